@@ -1,0 +1,254 @@
+"""Artefact folders: made in a hidden staging folder, manifest last, then renamed into place.
+
+A folder without a valid ``manifest.json`` does not exist. The manifest holds the fingerprint of
+everything that determined the content, and size and SHA-256 of every file; an equal fingerprint
+means the stage is skipped. ``volatile`` holds what may differ between two equal runs (seconds).
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tamis.data import durable
+from tamis.data.settings import Settings
+from tamis.errors import ArtefactError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_VOLATILE_BLOCK = re.compile(rb"<!-- volatile -->.*?<!-- /volatile -->", re.DOTALL)
+_VERSIONED = ("numpy", "scipy", "numba", "pyarrow", "bm25s", "PyStemmer", "faiss-cpu", "tokenizers")
+
+
+class FileEntry(Settings):
+    """One file of an artefact: its size in bytes and SHA-256; volatile ones may differ between equal runs."""
+
+    num_bytes: int
+    sha256: str
+    volatile: bool = False
+
+
+class Manifest(Settings):
+    """What an artefact folder is and what it was made from."""
+
+    format: int
+    kind: str
+    fingerprint: str
+    tamis: str
+    seed: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    counts: dict[str, int]
+    versions: dict[str, str]
+    files: dict[str, FileEntry]
+    volatile: dict[str, Any]
+
+    @property
+    def content(self) -> str:
+        """Hash of the files' names and contents: what later stages put into their fingerprint."""
+        return fingerprint({name: entry.sha256 for name, entry in self.files.items() if not entry.volatile})
+
+
+def fingerprint(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """SHA-256 of a JSON value in canonical form (sorted keys)."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+class Staging:
+    """A folder being made. Write files through it, set ``counts`` and ``volatile``, leave the context."""
+
+    def __init__(self, folder: Path) -> None:
+        """Wrap the (empty, hidden) staging ``folder``."""
+        self.folder = folder
+        self.counts: dict[str, int] = {}
+        self.volatile: dict[str, Any] = {}
+        self.volatile_files: set[str] = set()
+        self._files: dict[str, FileEntry] = {}
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[durable.HashedFile]:
+        """Open the new file ``name`` (relative, forward slashes) for writing."""
+        path = self.folder / name
+        durable.make_folder(path.parent)
+        with durable.create(path) as file:
+            yield file
+        self._files[name] = FileEntry(num_bytes=file.num_bytes, sha256=file.sha256)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write one whole file."""
+        with self.create(name) as file:
+            file.write(data)
+
+    def seal(self) -> dict[str, FileEntry]:
+        """Adopt what libraries wrote into the folder themselves; return all entries by name."""
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_file() and name not in self._files:
+                num_bytes, digest = durable.adopt(path)
+                self._files[name] = FileEntry(num_bytes=num_bytes, sha256=digest)
+        entries = dict(sorted(self._files.items()))
+        for name in self.volatile_files:
+            entries[name] = entries[name].model_copy(update={"volatile": True})
+        return entries
+
+
+def stage_fingerprint(kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str], seed: int) -> str:
+    """Fingerprint of a stage: kind, format, tamis version, settings, inputs and seed."""
+    return fingerprint(
+        {
+            "kind": kind,
+            "format": FORMAT,
+            "tamis": metadata.version("tamis"),
+            "settings": dict(settings),
+            "inputs": dict(inputs),
+            "seed": seed,
+        }
+    )
+
+
+@contextmanager
+def stage(
+    folder: Path, kind: str, *, settings: Mapping[str, Any], inputs: Mapping[str, str], seed: int
+) -> Iterator[Staging]:
+    """Make the artefact ``folder``: all of it or nothing.
+
+    Args:
+      folder: where it will stand; an older artefact there is replaced at the very end.
+      kind: what it is ("corpus", "index", ...).
+      settings: every setting that determined it, JSON values.
+      inputs: name -> content hash of what it was made from.
+      seed: the run's seed.
+    """
+    staging_folder = folder.with_name(f".{folder.name}.partial")
+    retired = folder.with_name(f".{folder.name}.old")
+    durable.remove(staging_folder)
+    durable.make_folder(staging_folder)
+    staging = Staging(staging_folder)
+    started = time.monotonic()
+    yield staging
+    manifest = Manifest(
+        format=FORMAT,
+        kind=kind,
+        fingerprint=stage_fingerprint(kind, settings, inputs, seed),
+        tamis=metadata.version("tamis"),
+        seed=seed,
+        settings=dict(settings),
+        inputs=dict(inputs),
+        counts=staging.counts,
+        versions={name: metadata.version(name) for name in _VERSIONED},
+        files=staging.seal(),
+        volatile={"seconds": round(time.monotonic() - started, 3), **staging.volatile},
+    )
+    durable.write_bytes(staging_folder / MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
+    durable.remove(retired)
+    if folder.exists():
+        durable.rename(folder, retired)
+    durable.rename(staging_folder, folder)
+    durable.remove(retired)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a folder's manifest.
+
+    Raises:
+      ArtefactError: missing (the folder is unfinished), damaged, or of a newer format.
+    """
+    path = folder / MANIFEST
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(
+            f"{folder}: no {MANIFEST} ({error.strerror}): not a finished artefact. Run the build again."
+        ) from error
+    try:
+        values = orjson.loads(data)
+        found = values["format"]
+        if isinstance(found, int) and found > FORMAT:
+            raise ArtefactError(f"{folder}: made by format {found}, this reads up to {FORMAT}. Upgrade tamis.")
+        return Manifest.from_json(data, str(path))
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ArtefactError(f"{path}: damaged ({error}). Build this stage again.") from error
+    except ArtefactError:
+        raise
+    except Exception as error:
+        raise ArtefactError(f"{path}: damaged ({error}). Build this stage again.") from error
+
+
+def is_done(folder: Path, expected_fingerprint: str) -> bool:
+    """Say whether ``folder`` is a finished, undamaged-looking artefact with this fingerprint.
+
+    Sizes are compared, contents are not: `open_verified` does that where bytes reach a native loader.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except ArtefactError:
+        return False
+    return manifest.fingerprint == expected_fingerprint and not problems(folder, manifest, deep=False)
+
+
+def problems(folder: Path, manifest: Manifest, *, deep: bool) -> list[str]:
+    """List what is wrong with the files of a folder, each line naming the file.
+
+    Args:
+      folder: the artefact.
+      manifest: its manifest.
+      deep: hash the contents too; O(bytes). Otherwise names and sizes only.
+    """
+    found = []
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() or p.is_symlink()}
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if name not in present:
+            found.append(f"{path}: missing")
+        elif path.stat().st_size != entry.num_bytes:
+            found.append(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.num_bytes}")
+        elif deep and durable.sha256(path) != entry.sha256:
+            found.append(f"{path}: content differs from its SHA-256 in the manifest")
+    found += [f"{folder / name}: not in the manifest" for name in sorted(present - set(manifest.files) - {MANIFEST})]
+    return found
+
+
+def open_verified(folder: Path, kind: str) -> Manifest:
+    """Read the manifest and hash every file: call before a native loader sees any of them.
+
+    Raises:
+      ArtefactError: not finished, of another kind, or damaged; names each damaged file.
+    """
+    manifest = read_manifest(folder)
+    if manifest.kind != kind:
+        raise ArtefactError(f"{folder}: holds a {manifest.kind}, expected a {kind}.")
+    found = problems(folder, manifest, deep=True)
+    if found:
+        raise ArtefactError("\n".join([*found, f"Run the build again: it makes {folder.name} anew."]))
+    return manifest
+
+
+def stable_bytes(data: bytes) -> bytes:
+    """Return a file's bytes without the blocks that are marked volatile (timings in a report)."""
+    return _VOLATILE_BLOCK.sub(b"", data)
+
+
+def hash_tree(folder: Path) -> dict[str, str]:
+    """Return name -> SHA-256 of every artefact file below ``folder``, what is volatile left out.
+
+    Two runs with the same seed and inputs have equal trees.
+    """
+    tree = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if path.name == MANIFEST:
+            manifest = read_manifest(path.parent)
+            values = manifest.model_dump(exclude={"volatile"})
+            volatile = [n for n, entry in manifest.files.items() if entry.volatile]
+            for volatile_name in volatile:
+                stable = stable_bytes((path.parent / volatile_name).read_bytes())
+                values["files"][volatile_name] = hashlib.sha256(stable).hexdigest()
+            tree[name] = fingerprint(values)
+    return tree
+

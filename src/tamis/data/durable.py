@@ -1,0 +1,180 @@
+"""Every write that matters: fsync, checksum, atomic rename. No other module writes a file that is kept.
+
+An *operation* is one step after which a crash leaves a different disk: creating a file, finishing it,
+renaming, removing. Tests install an ``observer`` that is called before and after each one and may
+kill the process or raise OSError there; that is how every crash point is visited.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from tamis.errors import ResourceError
+
+Observer = Callable[[str, str, Path], None]
+observer: Observer | None = None
+"""Called as observer("before" | "after", operation, path); None outside tests."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def operation(name: str, path: Path) -> Iterator[None]:
+    """Run one durable operation: observed by tests, an OSError named by path and remedy.
+
+    Raises:
+      ResourceError: the system refused; the message holds the operation, the path and the reason.
+    """
+    try:
+        if observer is not None:
+            observer("before", name, path)
+        yield
+        if observer is not None:
+            observer("after", name, path)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot {name} {path}: {error.strerror or error}. "
+            f"{_remedy(error, path)} Then run the same command again: it continues."
+        ) from error
+
+
+def _remedy(error: OSError, path: Path) -> str:
+    folder = next((p for p in (path, *path.parents) if p.exists()), Path("."))
+    try:
+        free = shutil.disk_usage(folder).free / 2**20
+    except OSError:
+        return "Check the disk."
+    return f"{free:.0f} MiB are free there; make room or check the permissions."
+
+
+class HashedFile(io.RawIOBase):
+    """A binary file open for appending that knows the SHA-256 and size of what it was given."""
+
+    def __init__(self, path: Path) -> None:
+        """Create ``path``; it must not exist."""
+        self.path = path
+        self._file: BinaryIO = open(path, "xb")  # noqa: SIM115 - closed by create()
+        self._digest = hashlib.sha256()
+        self.num_bytes = 0
+
+    def writable(self) -> bool:
+        """Return True: this is a writing end."""
+        return True
+
+    def write(self, data) -> int:  # type: ignore[no-untyped-def, override]  # noqa: ANN001 - any buffer
+        """Append ``data``, any object with the buffer protocol; return its size in bytes."""
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self._digest.update(view)
+        self.num_bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        """Return the number of bytes written so far."""
+        return self.num_bytes
+
+    def sync(self) -> None:
+        """Push everything to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of everything written."""
+        return self._digest.hexdigest()
+
+
+@contextmanager
+def create(path: Path) -> Iterator[HashedFile]:
+    """Open a new file of a staging folder for writing; on success it is on the disk when this returns."""
+    with operation("create", path):
+        file = HashedFile(path)
+    try:
+        try:
+            yield file
+        except OSError as error:
+            raise ResourceError(
+                f"cannot write {path}: {error.strerror or error}. {_remedy(error, path)} "
+                "Then run the same command again: it continues."
+            ) from error
+        with operation("finish", path):
+            file.sync()
+    finally:
+        file.close()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` atomically: a reader sees the old file or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.new")
+    remove(temporary)
+    with create(temporary) as file:
+        file.write(data)
+    rename(temporary, path)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename atomically within one folder's file system and make the new name durable."""
+    with operation("rename", target):
+        os.replace(source, target)
+        sync_folder(target.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Create ``path`` and missing parents, private to the user until they are renamed into place."""
+    if path.is_dir():
+        return
+    with operation("make folder", path):
+        path.mkdir(parents=True, exist_ok=True)
+        sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, link or folder tree if it is there."""
+    if not path.exists() and not path.is_symlink():
+        return
+    with operation("remove", path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def adopt(path: Path) -> tuple[int, str]:
+    """Make a file that a library wrote durable; return its size in bytes and SHA-256."""
+    with operation("adopt", path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return path.stat().st_size, sha256(path)
+
+
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_CHUNK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,99 @@
+"""Ledger: one row a document and decision, so that `tamis why ID` answers for every input document."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from tamis.data.artefact import Staging
+from tamis.errors import DataError
+
+TEXT = pa.large_string()
+Verdict = Literal["kept", "changed", "dropped", "rejected", "grouped", "split", "generated", "held_out", "trained", "indexed"]
+LEDGER_SCHEMA = pa.schema(
+    [
+        ("doc_id", TEXT),
+        ("stage", TEXT),
+        ("method", TEXT),
+        ("decision", TEXT),  # one of Verdict
+        ("reason", TEXT),  # what the document had; "" for kept
+        ("score", pa.float64()),  # null where the method gives none
+        ("threshold", pa.float64()),
+        ("other_id", TEXT),  # representative, query, "file:line"; "" where there is none
+        ("seq", pa.int32()),  # order of the decisions about one document within its stage
+    ]
+)
+_PARTITIONS = 16
+_ROW_GROUP = 20_000
+
+
+def empty() -> pa.Table:
+    """Return a ledger table without rows."""
+    return LEDGER_SCHEMA.empty_table()
+
+
+def rows(records: Iterable[dict[str, Any]]) -> pa.Table:
+    """Make ledger rows from dicts; doc_id, stage, method and decision are needed, the rest has defaults."""
+    listed = list(records)
+    defaults: dict[str, Any] = {"reason": "", "score": None, "threshold": None, "other_id": "", "seq": 0}
+    return pa.table({f.name: pa.array([r.get(f.name, defaults.get(f.name)) for r in listed], f.type) for f in LEDGER_SCHEMA})
+
+
+def write(staging: Staging, table: pa.Table) -> None:
+    """Write a stage's decisions, partitioned by a hash of the id and sorted by id; O(rows log rows)."""
+    table = table.select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA)
+    ids = table["doc_id"].to_pylist()
+    part = np.fromiter((partition(d) for d in ids), dtype=np.int64, count=len(ids))
+    for number in np.unique(part):
+        chosen = table.filter(pa.array(part == number)).sort_by([("doc_id", "ascending"), ("seq", "ascending")])
+        with staging.create(f"part-{number:02d}.parquet") as sink:
+            pq.write_table(chosen, sink, compression="zstd", write_page_checksum=True, row_group_size=_ROW_GROUP)
+    staging.counts["decisions"] = len(table)
+
+
+def partition(doc_id: str) -> int:
+    """Partition of an id: the top bits of its XXH3-64."""
+    return int(xxhash.xxh3_64_intdigest(doc_id.encode()) >> 60) % _PARTITIONS
+
+
+class Ledger:
+    """The decisions of all stages of an engine: one artefact folder a stage below ``folder``."""
+
+    def __init__(self, folder: Path | str) -> None:
+        """Open ``engine/ledger``; reads nothing yet."""
+        self.folder = Path(folder)
+
+    def why(self, doc_id: str) -> list[dict[str, Any]]:
+        """Return every decision about a document in the order of the stages; one row group a stage is read.
+
+        Raises:
+          DataError: no stage ever saw this id.
+        """
+        found: list[dict[str, Any]] = []
+        for stage in self.stages():
+            file = stage / f"part-{partition(doc_id):02d}.parquet"
+            if file.is_file():
+                table = pq.read_table(file, filters=[("doc_id", "=", doc_id)], page_checksum_verification=True)
+                found += table.sort_by("seq").to_pylist()
+        if not found:
+            raise DataError(f"no document {doc_id!r} in {self.folder}. Ids are case-sensitive; rejected lines have no id.")
+        return found
+
+    def stages(self) -> list[Path]:
+        """Folders of the finished stages, in the order in which stages run (name order: 1-ingest, 2-...)."""
+        return sorted(p.parent for p in self.folder.glob("*/manifest.json"))
+
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """Number of decisions by (stage, decision, reason)."""
+        totals: dict[tuple[str, str, str], int] = {}
+        for stage in self.stages():
+            for file in sorted(stage.glob("part-*.parquet")):
+                table = pq.read_table(file, columns=["stage", "decision", "reason"], page_checksum_verification=True)
+                for row in table.group_by(["stage", "decision", "reason"]).aggregate([([], "count_all")]).to_pylist():
+                    key = (row["stage"], row["decision"], row["reason"])
+                    totals[key] = totals.get(key, 0) + row["count_all"]
+        return totals
