@@ -7,9 +7,11 @@ means the stage is skipped. ``volatile`` holds what may differ between two equal
 
 import hashlib
 import re
+import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import orjson
 
 from tamis.data import durable
 from tamis.data.settings import Settings
-from tamis.errors import ArtefactError
+from tamis.errors import ArtefactError, RecipeError, ResourceError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -48,11 +50,17 @@ class Manifest(Settings):
     versions: dict[str, str]
     files: dict[str, FileEntry]
     volatile: dict[str, Any]
+    checksum: str = ""  # fingerprint of all the other fields: damage to the manifest itself is seen too
 
     @property
     def content(self) -> str:
         """Hash of the files' names and contents: what later stages put into their fingerprint."""
         return fingerprint({name: entry.sha256 for name, entry in self.files.items() if not entry.volatile})
+
+
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)
 
 
 def fingerprint(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -89,9 +97,12 @@ class Staging:
         """Adopt what libraries wrote into the folder themselves; return all entries by name."""
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder).as_posix()
+            if path.is_symlink():
+                raise ArtefactError(f"{path}: a link; an artefact holds plain files only. Write a copy instead.")
             if path.is_file() and name not in self._files:
                 num_bytes, digest = durable.adopt(path)
                 self._files[name] = FileEntry(num_bytes=num_bytes, sha256=digest)
+        durable.sync_tree(self.folder)
         entries = dict(sorted(self._files.items()))
         for name in self.volatile_files:
             entries[name] = entries[name].model_copy(update={"volatile": True})
@@ -104,7 +115,7 @@ def stage_fingerprint(kind: str, settings: Mapping[str, Any], inputs: Mapping[st
         {
             "kind": kind,
             "format": FORMAT,
-            "tamis": metadata.version("tamis"),
+            "tamis": _version("tamis"),
             "settings": dict(settings),
             "inputs": dict(inputs),
             "seed": seed,
@@ -124,33 +135,95 @@ def stage(
       settings: every setting that determined it, JSON values.
       inputs: name -> content hash of what it was made from.
       seed: the run's seed.
+
+    Raises:
+      ResourceError: the system refused a write; nothing of the new artefact is left, the older one stands.
     """
-    staging_folder = folder.with_name(f".{folder.name}.partial")
-    retired = folder.with_name(f".{folder.name}.old")
+    staging_folder, retired = _hidden(folder, "partial"), _hidden(folder, "old")
+    expected = stage_fingerprint(kind, settings, inputs, seed)  # first: a setting that is no JSON fails before the work
+    _put_back(retired, folder)
     durable.remove(staging_folder)
     durable.make_folder(staging_folder)
     staging = Staging(staging_folder)
     started = time.monotonic()
-    yield staging
-    manifest = Manifest(
-        format=FORMAT,
-        kind=kind,
-        fingerprint=stage_fingerprint(kind, settings, inputs, seed),
-        tamis=metadata.version("tamis"),
-        seed=seed,
-        settings=dict(settings),
-        inputs=dict(inputs),
-        counts=staging.counts,
-        versions={name: metadata.version(name) for name in _VERSIONED},
-        files=staging.seal(),
-        volatile={"seconds": round(time.monotonic() - started, 3), **staging.volatile},
-    )
-    durable.write_bytes(staging_folder / MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
-    durable.remove(retired)
-    if folder.exists():
-        durable.rename(folder, retired)
-    durable.rename(staging_folder, folder)
-    durable.remove(retired)
+    try:
+        with _private(staging_folder):
+            yield staging
+        manifest = Manifest(
+            format=FORMAT,
+            kind=kind,
+            fingerprint=expected,
+            tamis=_version("tamis"),
+            seed=seed,
+            settings=dict(settings),
+            inputs=dict(inputs),
+            counts={name: int(count) for name, count in staging.counts.items()},
+            versions={name: _version(name) for name in _VERSIONED},
+            files=staging.seal(),
+            volatile={"seconds": round(time.monotonic() - started, 3), **staging.volatile},
+        )
+        values = orjson.loads(manifest.model_dump_json())
+        values["checksum"] = _checksum(values)
+        durable.write_bytes(staging_folder / MANIFEST, orjson.dumps(values, option=orjson.OPT_INDENT_2) + b"\n")
+        _publish(staging_folder, folder, retired)
+    except BaseException as error:
+        with suppress(ResourceError):  # give the space back; what stays is hidden and goes with the next run
+            durable.remove(staging_folder)
+        if isinstance(error, OSError):  # from a library that writes by itself
+            raise durable.refused("make", folder, error) from error
+        raise
+
+
+def _hidden(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f".{folder.name}.{suffix}")
+
+
+@contextmanager
+def _private(folder: Path) -> Iterator[None]:
+    """Keep a folder to its owner while it is being filled."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    with suppress(OSError):  # a file system without permissions
+        folder.chmod(0o700)
+    yield
+    with suppress(OSError):
+        folder.chmod(mode)
+
+
+def _publish(staging_folder: Path, folder: Path, retired: Path) -> None:
+    if not folder.exists():
+        durable.rename(staging_folder, folder)
+    elif durable.exchange(staging_folder, folder):
+        durable.remove(staging_folder)
+    else:
+        durable.remove(retired)
+        try:
+            durable.rename(folder, retired)
+            durable.rename(staging_folder, folder)
+        finally:
+            _put_back(retired, folder)  # nothing to do unless the second rename failed
+        durable.remove(retired)
+
+
+def _put_back(retired: Path, folder: Path) -> None:
+    if retired.exists() and not folder.exists():
+        durable.rename(retired, folder)
+
+
+def sweep(root: Path) -> None:
+    """Clear what a killed run left below ``root``; call it under the lock, before a build.
+
+    Unfinished folders and files go; an artefact that was moved aside for a successor that never came
+    stands again.
+    """
+    for path in sorted(root.rglob(".*")):
+        if path.suffix == ".old" and path.is_dir():
+            _put_back(path, path.with_name(path.name[1 : -len(".old")]))
+        if (path.suffix in {".partial", ".old"} and path.is_dir()) or (path.suffix == ".new" and path.is_file()):
+            durable.remove(path)
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    return fingerprint({name: value for name, value in values.items() if name != "checksum"})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -171,12 +244,10 @@ def read_manifest(folder: Path) -> Manifest:
         found = values["format"]
         if isinstance(found, int) and found > FORMAT:
             raise ArtefactError(f"{folder}: made by format {found}, this reads up to {FORMAT}. Upgrade tamis.")
+        if _checksum(values) != values["checksum"]:
+            raise ValueError("its content differs from its checksum")
         return Manifest.from_json(data, str(path))
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise ArtefactError(f"{path}: damaged ({error}). Build this stage again.") from error
-    except ArtefactError:
-        raise
-    except Exception as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecipeError) as error:
         raise ArtefactError(f"{path}: damaged ({error}). Build this stage again.") from error
 
 
@@ -206,10 +277,18 @@ def problems(folder: Path, manifest: Manifest, *, deep: bool) -> list[str]:
         path = folder / name
         if name not in present:
             found.append(f"{path}: missing")
-        elif path.stat().st_size != entry.num_bytes:
-            found.append(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.num_bytes}")
-        elif deep and durable.sha256(path) != entry.sha256:
-            found.append(f"{path}: content differs from its SHA-256 in the manifest")
+            continue
+        if path.is_symlink():
+            found.append(f"{path}: a link, not a file")
+            continue
+        try:
+            num_bytes = path.stat().st_size
+            if num_bytes != entry.num_bytes:
+                found.append(f"{path}: {num_bytes} bytes, the manifest says {entry.num_bytes}")
+            elif deep and durable.sha256(path) != entry.sha256:
+                found.append(f"{path}: content differs from its SHA-256 in the manifest")
+        except OSError as error:
+            found.append(f"{path}: cannot be read ({error.strerror})")
     found += [f"{folder / name}: not in the manifest" for name in sorted(present - set(manifest.files) - {MANIFEST})]
     return found
 
@@ -235,20 +314,30 @@ def stable_bytes(data: bytes) -> bytes:
 
 
 def hash_tree(folder: Path) -> dict[str, str]:
-    """Return name -> SHA-256 of every artefact file below ``folder``, what is volatile left out.
+    """Return name -> SHA-256 of every file of the artefacts below ``folder``, what is volatile left out.
 
-    Two runs with the same seed and inputs have equal trees.
+    The files themselves are hashed, O(bytes). Two runs with the same seed and inputs have equal trees.
+
+    Raises:
+      ArtefactError: a manifest is damaged or one of its files cannot be read.
     """
     tree = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if path.name == MANIFEST:
-            manifest = read_manifest(path.parent)
-            values = manifest.model_dump(exclude={"volatile"})
-            volatile = [n for n, entry in manifest.files.items() if entry.volatile]
-            for volatile_name in volatile:
-                stable = stable_bytes((path.parent / volatile_name).read_bytes())
-                values["files"][volatile_name] = hashlib.sha256(stable).hexdigest()
-            tree[name] = fingerprint(values)
+    for path in sorted(folder.rglob(MANIFEST)):
+        relative = path.parent.relative_to(folder)
+        if any(part.startswith(".") for part in relative.parts):
+            continue
+        manifest = read_manifest(path.parent)
+        values = manifest.model_dump(exclude={"volatile", "checksum", "files"})
+        tree[(relative / MANIFEST).as_posix()] = fingerprint(values)
+        for name, entry in manifest.files.items():
+            file = path.parent / name
+            try:
+                digest = (
+                    hashlib.sha256(stable_bytes(file.read_bytes())).hexdigest()
+                    if entry.volatile
+                    else durable.sha256(file)
+                )
+            except OSError as error:
+                raise ArtefactError(f"{file}: cannot be read ({error.strerror}). Build this stage again.") from error
+            tree[(relative / name).as_posix()] = digest
     return tree
-

@@ -1,6 +1,7 @@
 """Corpus: documents over Arrow, in memory or as sharded Parquet; it streams and never needs to fit in memory."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tamis.data import columns as rules
 from tamis.data.artefact import Staging
 from tamis.errors import DataError
 
-TEXT = pa.large_string()
+TEXT = rules.TEXT
 DOCUMENT_SCHEMA = pa.schema(
     [
         ("doc_id", TEXT),  # opaque, 1 to 512 bytes of UTF-8 without controls
@@ -38,6 +40,7 @@ PASSAGE_SCHEMA = pa.schema(
 ROW_GROUP_DOCS = 4096
 SHARD_DOCS = 25 * ROW_GROUP_DOCS
 SHARD_BYTES = 256 << 20
+_DEFAULTS = {"title": "", "source": "", "metadata": "{}"}
 
 
 class Corpus:
@@ -46,7 +49,9 @@ class Corpus:
     Make one with `from_table`, `from_records` or `open`. All verbs read it in batches.
     """
 
-    def __init__(self, *, table: pa.Table | None = None, files: Sequence[Path] = (), schema: pa.Schema | None = None) -> None:
+    def __init__(
+        self, *, table: pa.Table | None = None, files: Sequence[Path] = (), schema: pa.Schema | None = None
+    ) -> None:
         """Wrap a table, or Parquet files of one schema; use the class methods instead."""
         self._table = table
         self._files = list(files)
@@ -56,41 +61,58 @@ class Corpus:
     def from_table(cls, table: pa.Table) -> Self:
         """Wrap an Arrow table; columns that DOCUMENT_SCHEMA has and the table lacks get their defaults.
 
+        A null takes the default as well.
+
         Raises:
-          DataError: no ``doc_id`` or ``text`` column.
+          DataError: no ``doc_id`` or ``text`` column, a row without them, an id that is refused or occurs
+            twice, a column of another type.
         """
+        columns = {}
         for name in ("doc_id", "text"):
             if name not in table.column_names:
                 raise DataError(f"table: no column {name!r} (has: {', '.join(table.column_names)}).")
-        defaults = {"title": "", "source": "", "metadata": "{}"}
-        columns = {}
-        for field in DOCUMENT_SCHEMA:
-            if field.name in table.column_names:
-                columns[field.name] = table[field.name].cast(field.type)
-            elif field.name in defaults:
-                columns[field.name] = pa.chunked_array([pa.array([defaults[field.name]] * len(table), TEXT)])
-        columns.setdefault("group_id", columns["doc_id"])
-        for field in PASSAGE_SCHEMA:
-            if field.name in table.column_names and field.name not in columns:
-                columns[field.name] = table[field.name].cast(field.type)
-        return cls(table=pa.table({name: columns[name] for name in PASSAGE_SCHEMA.names if name in columns}))
+        with rules.conversion("table"):
+            for field in PASSAGE_SCHEMA:
+                if field.name in table.column_names:
+                    columns[field.name] = table[field.name].cast(field.type)
+        for name, default in _DEFAULTS.items():
+            column = columns.get(name, pa.chunked_array([pa.nulls(len(table), TEXT)]))
+            columns[name] = pc.fill_null(column, default)
+        columns["group_id"] = pc.coalesce(columns.get("group_id", columns["doc_id"]), columns["doc_id"])
+        schema = pa.schema([field for field in PASSAGE_SCHEMA if field.name in columns])
+        table = rules.conform(pa.table(columns), schema, "table")
+        rules.check_ids(table["doc_id"], "table")
+        rules.check_distinct(table["doc_id"], "table")
+        return cls(table=table)
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]]) -> Self:
         """Make a corpus in memory from mappings with doc_id, text and any other column of the schema."""
         rows = list(records)
         names = [n for n in PASSAGE_SCHEMA.names if n in {"doc_id", "text"} or any(n in row for row in rows)]
-        defaults = {"title": "", "source": "", "metadata": "{}"}
-        data = {n: pa.array([row.get(n, defaults.get(n)) for row in rows], PASSAGE_SCHEMA.field(n).type) for n in names}
+        with rules.conversion("records"):
+            data = {n: pa.array([row.get(n) for row in rows], PASSAGE_SCHEMA.field(n).type) for n in names}
         return cls.from_table(pa.table(data))
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
-        """Open the Parquet parts of an artefact folder, in name order. Reads no documents."""
+        """Open the Parquet parts of an artefact folder, in name order. Reads no documents.
+
+        Raises:
+          DataError: no parts there, or they lack a column of DOCUMENT_SCHEMA.
+          ArtefactError: the first part is damaged.
+        """
         files = sorted(Path(folder).glob("part-*.parquet"))
         if not files:
             raise DataError(f"{folder}: no part-*.parquet there. Is it a corpus folder?")
-        return cls(files=files, schema=pq.read_schema(files[0]).remove_metadata())
+        with rules.parquet(files[0]):
+            schema = pq.read_schema(files[0]).remove_metadata()
+        missing = [name for name in DOCUMENT_SCHEMA.names if name not in schema.names]
+        if missing:
+            raise DataError(
+                f"{files[0]}: no column {missing[0]!r} (has: {', '.join(schema.names)}). Is it a corpus folder?"
+            )
+        return cls(files=files, schema=schema)
 
     def __len__(self) -> int:
         """Number of documents."""
@@ -103,30 +125,38 @@ class Corpus:
 
     @cached_property
     def _groups(self) -> list[tuple[Path, int]]:
-        return [(f, g) for f in self._files for g in range(pq.read_metadata(f).num_row_groups)]
+        return [(file, group) for file, sizes in self._group_sizes for group in range(len(sizes))]
+
+    @cached_property
+    def _group_sizes(self) -> list[tuple[Path, list[int]]]:
+        found = []
+        for file in self._files:
+            with rules.parquet(file):
+                meta = pq.read_metadata(file)
+            found.append((file, [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]))
+        return found
 
     @cached_property
     def _group_stops(self) -> np.ndarray:
         if self._table is not None:
             return np.array([len(self._table)])
-        sizes = []
-        for file in self._files:
-            meta = pq.read_metadata(file)
-            sizes += [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
-        return np.cumsum(np.array(sizes, dtype=np.int64))
+        return np.cumsum(np.array([n for _, sizes in self._group_sizes for n in sizes], dtype=np.int64))
 
-    def batches(self, columns: Sequence[str] | None = None, *, batch_docs: int = ROW_GROUP_DOCS) -> Iterator[pa.RecordBatch]:
+    def _read_group(self, file: Path, group: int, columns: Sequence[str] | None) -> pa.Table:
+        names = list(columns) if columns is not None else self.schema.names
+        with rules.parquet(file), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            return parquet.read_row_group(group, columns=names).select(names)
+
+    def batches(
+        self, columns: Sequence[str] | None = None, *, batch_docs: int = ROW_GROUP_DOCS
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the documents in order, at most ``batch_docs`` a batch; memory is one row group."""
         if self._table is not None:
             table = self._table if columns is None else self._table.select(list(columns))
             yield from table.combine_chunks().to_batches(max_chunksize=batch_docs)
             return
-        for file in self._files:
-            with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-                for group in range(parquet.num_row_groups):
-                    table = parquet.read_row_group(group, columns=None if columns is None else list(columns))
-                    table = table.select(list(columns) if columns is not None else self.schema.names)
-                    yield from table.combine_chunks().to_batches(max_chunksize=batch_docs)
+        for file, group in self._groups:
+            yield from self._read_group(file, group, columns).combine_chunks().to_batches(max_chunksize=batch_docs)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Load the given columns (all by default) of all documents."""
@@ -136,7 +166,7 @@ class Corpus:
     @cached_property
     def doc_ids(self) -> pa.LargeStringArray:
         """All ids in document order, one Arrow array."""
-        return _one_chunk(self.table(["doc_id"])["doc_id"])
+        return self.table(["doc_id"])["doc_id"].combine_chunks()
 
     @cached_property
     def id_ranks(self) -> np.ndarray:
@@ -152,8 +182,15 @@ class Corpus:
         return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
 
     def take(self, rows: np.ndarray | Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the given rows in the given order; reads only the row groups that hold them."""
+        """Return the given rows in the given order; reads only the row groups that hold them.
+
+        Raises:
+          DataError: a row is below 0 (`rows_of` says -1 for an unknown id) or past the last document.
+        """
         wanted = np.asarray(rows, dtype=np.int64)
+        outside = wanted[(wanted < 0) | (wanted >= len(self))]
+        if len(outside):
+            raise DataError(f"row {outside[0]} of {len(self)} documents: rows count from 0. Look for an unknown id.")
         names = list(columns) if columns is not None else self.schema.names
         if self._table is not None:
             return self._table.select(names).take(pa.array(wanted))
@@ -162,8 +199,7 @@ class Corpus:
         for group in np.unique(groups):
             file, index = self._groups[group]
             start = int(self._group_stops[group - 1]) if group else 0
-            with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-                table = parquet.read_row_group(index, columns=names).select(names)
+            table = self._read_group(file, index, names)
             inside = np.flatnonzero(groups == group)
             parts.append(table.take(pa.array(wanted[inside] - start)))
             positions.append(inside)
@@ -182,7 +218,8 @@ class Corpus:
         Raises:
           DataError: no such id.
         """
-        row = int(self.rows_of([doc_id])[0])
+        with rules.conversion("doc_id"):
+            row = int(self.rows_of([doc_id])[0])
         if row < 0:
             raise DataError(f"no document {doc_id!r} among {len(self)}. Ids are case-sensitive.")
         document: dict[str, Any] = self.take([row]).to_pylist()[0]
@@ -206,7 +243,7 @@ class CorpusWriter:
         self._staging, self._schema, self._prefix = staging, schema, prefix
         self._pending: list[pa.RecordBatch] = []
         self._num_pending = self._num_parts = self._part_docs = self._part_bytes = 0
-        self._context: Any = None
+        self._part = ExitStack()
         self._writer: pq.ParquetWriter | None = None
         self.num_rows = 0
 
@@ -224,37 +261,33 @@ class CorpusWriter:
     def _write_group(self, num_rows: int) -> None:
         table = pa.Table.from_batches(self._pending, schema=self._schema)
         group, rest = table.slice(0, num_rows), table.slice(num_rows)
-        self._pending = rest.combine_chunks().to_batches()
+        self._pending = rest.to_batches()  # slices, no copy: one huge batch must not cost the square of its size
         self._num_pending -= num_rows
         if self._writer is None:
-            self._context = self._staging.create(f"{self._prefix}-{self._num_parts:05d}.parquet")
-            sink = self._context.__enter__()
-            self._writer = pq.ParquetWriter(sink, self._schema, compression="zstd", write_page_checksum=True)
-        self._writer.write_table(group.combine_chunks(), row_group_size=num_rows)
+            sink = self._part.enter_context(self._staging.create(f"{self._prefix}-{self._num_parts:05d}.parquet"))
+            writer = pq.ParquetWriter(sink, self._schema, compression="zstd", write_page_checksum=True)
+            self._writer = self._part.enter_context(writer)
+        self._writer.write_table(group.combine_chunks(), row_group_size=max(1, num_rows))
         self.num_rows += num_rows
         self._part_docs += num_rows
-        self._part_bytes += group.nbytes
+        self._part_bytes += _text_bytes(group)
         if self._part_docs >= SHARD_DOCS or self._part_bytes >= SHARD_BYTES:
             self._finish_part()
 
-    def _finish_part(self, *error: Any) -> None:  # noqa: ANN401 - an exception triple
-        if self._writer is None:
-            return
-        self._writer.close()
-        self._context.__exit__(*(error or (None, None, None)))
-        self._writer, self._context = None, None
+    def _finish_part(self) -> None:
+        self._writer = None
+        self._part.close()
         self._num_parts += 1
         self._part_docs = self._part_bytes = 0
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:  # noqa: ANN401 - context protocol
         """Write what is left; an empty corpus still gets one part, so that it opens."""
         if kind is not None:
-            if self._context is not None:
-                self._context.__exit__(kind, error, trace)
+            self._part.__exit__(kind, error, trace)
             return
-        if self._num_pending or self._num_parts == 0 and self._writer is None:
-            self._write_group(self._num_pending)
-        self._finish_part()
+        with self._part:
+            if self._num_pending or (self._num_parts == 0 and self._writer is None):
+                self._write_group(self._num_pending)
 
 
 @dataclass(frozen=True)
@@ -265,8 +298,6 @@ class Sifted:
     dropped: pa.Table
 
 
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    if isinstance(combined, pa.ChunkedArray):
-        return combined.chunk(0) if combined.num_chunks else pa.array([], combined.type)
-    return combined
+def _text_bytes(table: pa.Table) -> int:
+    """Bytes of the strings: unlike ``nbytes`` the same however the rows were cut into chunks."""
+    return sum(pc.sum(pc.binary_length(column)).as_py() or 0 for column in table.columns if column.type == TEXT)

@@ -5,12 +5,14 @@ renaming, removing. Tests install an ``observer`` that is called before and afte
 kill the process or raise OSError there; that is how every crash point is visited.
 """
 
+import ctypes
+import errno
 import hashlib
 import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +23,8 @@ observer: Observer | None = None
 """Called as observer("before" | "after", operation, path); None outside tests."""
 
 _CHUNK_BYTES = 1 << 20
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_CANNOT_SWAP = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV}
 
 
 @contextmanager
@@ -37,18 +41,23 @@ def operation(name: str, path: Path) -> Iterator[None]:
         if observer is not None:
             observer("after", name, path)
     except OSError as error:
-        raise ResourceError(
-            f"cannot {name} {path}: {error.strerror or error}. "
-            f"{_remedy(error, path)} Then run the same command again: it continues."
-        ) from error
+        raise refused(name, path, error) from error
 
 
-def _remedy(error: OSError, path: Path) -> str:
-    folder = next((p for p in (path, *path.parents) if p.exists()), Path("."))
+def refused(name: str, path: Path, error: OSError) -> ResourceError:
+    """Return the error for an operation that the system refused: what, where, why, and what to do."""
+    return ResourceError(
+        f"cannot {name} {path}: {error.strerror or error}. {_remedy(path)} "
+        "Then run the same command again: it continues."
+    )
+
+
+def _remedy(path: Path) -> str:
     try:
+        folder = next((p for p in (path, *path.parents) if p.exists()), Path())
         free = shutil.disk_usage(folder).free / 2**20
     except OSError:
-        return "Check the disk."
+        return "Check the disk and its permissions."
     return f"{free:.0f} MiB are free there; make room or check the permissions."
 
 
@@ -58,7 +67,7 @@ class HashedFile(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         """Create ``path``; it must not exist."""
         self.path = path
-        self._file: BinaryIO = open(path, "xb")  # noqa: SIM115 - closed by create()
+        self._file: BinaryIO = path.open("xb")
         self._digest = hashlib.sha256()
         self.num_bytes = 0
 
@@ -66,7 +75,7 @@ class HashedFile(io.RawIOBase):
         """Return True: this is a writing end."""
         return True
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def, override]  # noqa: ANN001 - any buffer
+    def write(self, data) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001 - any buffer
         """Append ``data``, any object with the buffer protocol; return its size in bytes."""
         view = memoryview(data).cast("B")
         self._file.write(view)
@@ -85,9 +94,11 @@ class HashedFile(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file."""
-        if not self.closed:
-            self._file.close()
-        super().close()
+        try:
+            if not self.closed:
+                self._file.close()
+        finally:
+            super().close()
 
     @property
     def sha256(self) -> str:
@@ -104,14 +115,12 @@ def create(path: Path) -> Iterator[HashedFile]:
         try:
             yield file
         except OSError as error:
-            raise ResourceError(
-                f"cannot write {path}: {error.strerror or error}. {_remedy(error, path)} "
-                "Then run the same command again: it continues."
-            ) from error
+            raise refused("write", path, error) from error
         with operation("finish", path):
             file.sync()
     finally:
-        file.close()
+        with suppress(OSError):  # after a failed write, closing flushes and fails again; after sync() nothing is left
+            file.close()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -126,16 +135,36 @@ def write_bytes(path: Path, data: bytes) -> None:
 def rename(source: Path, target: Path) -> None:
     """Rename atomically within one folder's file system and make the new name durable."""
     with operation("rename", target):
-        os.replace(source, target)
+        source.replace(target)
         sync_folder(target.parent)
 
 
+def exchange(first: Path, second: Path) -> bool:
+    """Swap two names of one folder in one step: a reader finds the old or the new, at every moment.
+
+    Returns:
+      False where the system cannot do it (nothing has changed then).
+    """
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap is None:
+        return False
+    with operation("swap", second):
+        if swap(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE):
+            number = ctypes.get_errno()
+            if number in _CANNOT_SWAP:
+                return False
+            raise OSError(number, os.strerror(number), str(second))
+        sync_folder(second.parent)
+    return True
+
+
 def make_folder(path: Path) -> None:
-    """Create ``path`` and missing parents, private to the user until they are renamed into place."""
+    """Create ``path`` and its missing parents, each name durable."""
     if path.is_dir():
         return
+    make_folder(path.parent)
     with operation("make folder", path):
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
         sync_folder(path.parent)
 
 
@@ -158,6 +187,13 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Make the names in a folder and in every folder below it durable."""
+    with operation("sync folders of", path):
+        for folder in (path, *sorted(p for p in path.rglob("*") if p.is_dir() and not p.is_symlink())):
+            sync_folder(folder)
 
 
 def adopt(path: Path) -> tuple[int, str]:

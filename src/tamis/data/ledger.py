@@ -9,11 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from tamis.data import columns as rules
 from tamis.data.artefact import Staging
+from tamis.data.columns import TEXT
 from tamis.errors import DataError
 
-TEXT = pa.large_string()
-Verdict = Literal["kept", "changed", "dropped", "rejected", "grouped", "split", "generated", "held_out", "trained", "indexed"]
+Verdict = Literal[
+    "kept", "changed", "dropped", "rejected", "grouped", "split", "generated", "held_out", "trained", "indexed"
+]
 LEDGER_SCHEMA = pa.schema(
     [
         ("doc_id", TEXT),
@@ -27,6 +30,7 @@ LEDGER_SCHEMA = pa.schema(
         ("seq", pa.int32()),  # order of the decisions about one document within its stage
     ]
 )
+_OPTIONAL = ("score", "threshold")
 _PARTITIONS = 16
 _ROW_GROUP = 20_000
 
@@ -37,15 +41,27 @@ def empty() -> pa.Table:
 
 
 def rows(records: Iterable[dict[str, Any]]) -> pa.Table:
-    """Make ledger rows from dicts; doc_id, stage, method and decision are needed, the rest has defaults."""
+    """Make ledger rows from dicts; doc_id, stage, method and decision are needed, the rest has defaults.
+
+    Raises:
+      DataError: a needed value is missing, or one has another type.
+    """
     listed = list(records)
     defaults: dict[str, Any] = {"reason": "", "score": None, "threshold": None, "other_id": "", "seq": 0}
-    return pa.table({f.name: pa.array([r.get(f.name, defaults.get(f.name)) for r in listed], f.type) for f in LEDGER_SCHEMA})
+    with rules.conversion("ledger"):
+        columns = {
+            f.name: pa.array([r.get(f.name, defaults.get(f.name)) for r in listed], f.type) for f in LEDGER_SCHEMA
+        }
+    return rules.conform(pa.table(columns), LEDGER_SCHEMA, "ledger", nullable=_OPTIONAL)
 
 
 def write(staging: Staging, table: pa.Table) -> None:
-    """Write a stage's decisions, partitioned by a hash of the id and sorted by id; O(rows log rows)."""
-    table = table.select(LEDGER_SCHEMA.names).cast(LEDGER_SCHEMA)
+    """Write a stage's decisions, partitioned by a hash of the id and sorted by id; O(rows log rows).
+
+    Raises:
+      DataError: a column is missing, of another type, or lacks a value that is needed.
+    """
+    table = rules.conform(table, LEDGER_SCHEMA, "ledger", nullable=_OPTIONAL)
     ids = table["doc_id"].to_pylist()
     part = np.fromiter((partition(d) for d in ids), dtype=np.int64, count=len(ids))
     for number in np.unique(part):
@@ -72,28 +88,43 @@ class Ledger:
 
         Raises:
           DataError: no stage ever saw this id.
+          ArtefactError: a file of the ledger is damaged.
         """
         found: list[dict[str, Any]] = []
+        with rules.conversion(f"document {doc_id!r}"):
+            number = partition(doc_id)
         for stage in self.stages():
-            file = stage / f"part-{partition(doc_id):02d}.parquet"
+            file = stage / f"part-{number:02d}.parquet"
             if file.is_file():
-                table = pq.read_table(file, filters=[("doc_id", "=", doc_id)], page_checksum_verification=True)
+                with rules.parquet(file):
+                    table = pq.read_table(file, filters=[("doc_id", "=", doc_id)], page_checksum_verification=True)
                 found += table.sort_by("seq").to_pylist()
         if not found:
-            raise DataError(f"no document {doc_id!r} in {self.folder}. Ids are case-sensitive; rejected lines have no id.")
+            raise DataError(
+                f"no document {doc_id!r} in {self.folder}. Ids are case-sensitive; rejected lines have no id."
+            )
         return found
 
     def stages(self) -> list[Path]:
-        """Folders of the finished stages, in the order in which stages run (name order: 1-ingest, 2-...)."""
-        return sorted(p.parent for p in self.folder.glob("*/manifest.json"))
+        """Folders of the finished stages, in the order in which stages run: 1-ingest, 2-..., 10-...."""
+        folders = [p.parent for p in self.folder.glob("*/manifest.json") if not p.parent.name.startswith(".")]
+        return sorted(folders, key=lambda folder: (_number(folder.name), folder.name))
 
     def counts(self) -> dict[tuple[str, str, str], int]:
         """Number of decisions by (stage, decision, reason)."""
         totals: dict[tuple[str, str, str], int] = {}
         for stage in self.stages():
             for file in sorted(stage.glob("part-*.parquet")):
-                table = pq.read_table(file, columns=["stage", "decision", "reason"], page_checksum_verification=True)
+                with rules.parquet(file):
+                    table = pq.read_table(
+                        file, columns=["stage", "decision", "reason"], page_checksum_verification=True
+                    )
                 for row in table.group_by(["stage", "decision", "reason"]).aggregate([([], "count_all")]).to_pylist():
                     key = (row["stage"], row["decision"], row["reason"])
                     totals[key] = totals.get(key, 0) + row["count_all"]
         return totals
+
+
+def _number(name: str) -> int:
+    leading = name.split("-", 1)[0]
+    return int(leading) if leading.isdecimal() else 0

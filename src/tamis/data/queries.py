@@ -1,6 +1,7 @@
 """Queries and Qrels: what is asked, and what answers it; BEIR and TREC files in and out."""
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tamis.data import columns as rules
+from tamis.data.columns import TEXT
+from tamis.data.trec import decode
 from tamis.errors import DataError
 
-TEXT = pa.large_string()
 QUERY_SCHEMA = pa.schema(
     [
         ("query_id", TEXT),
@@ -41,7 +44,14 @@ MAX_LINE_BYTES = 16 << 20
 
 def _table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, defaults: Mapping[str, Any]) -> pa.Table:
     listed = list(rows)
-    return pa.table({f.name: pa.array([r.get(f.name, defaults.get(f.name)) for r in listed], f.type) for f in schema})
+    with rules.conversion("records"):
+        columns = {f.name: pa.array([_value(r, f.name, defaults) for r in listed], f.type) for f in schema}
+    return pa.table(columns)
+
+
+def _value(row: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any column's value
+    value = row.get(name)
+    return defaults.get(name) if value is None else value
 
 
 class Queries:
@@ -51,13 +61,11 @@ class Queries:
         """Wrap a table of QUERY_SCHEMA.
 
         Raises:
-          DataError: a query id occurs twice.
+          DataError: a query id is refused or occurs twice, a value is missing or of another type.
         """
-        self.table = table.select(QUERY_SCHEMA.names).cast(QUERY_SCHEMA).combine_chunks()
-        if pc.count_distinct(self.table["query_id"]).as_py() != len(self.table):
-            counts = pc.value_counts(self.table["query_id"])
-            repeated = next(c["values"].as_py() for c in counts if c["counts"].as_py() > 1)
-            raise DataError(f"queries: the id {repeated!r} occurs more than once. Give each query its own id.")
+        self.table = rules.conform(table, QUERY_SCHEMA, "queries")
+        rules.check_ids(self.table["query_id"], "queries")
+        rules.check_distinct(self.table["query_id"], "queries")
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]]) -> Self:
@@ -77,15 +85,16 @@ class Queries:
           DataError: a line is no JSON object, or has no _id (or query_id) and text; names file and line.
         """
         rows = []
-        for number, line in enumerate(_lines(Path(path)), 1):
+        for number, line in _lines(Path(path)):
             try:
                 record = orjson.loads(line)
                 query_id = record.get("_id", record.get("query_id", record.get("id")))
                 if isinstance(query_id, int) and not isinstance(query_id, bool):
                     query_id = str(query_id)
-                if not isinstance(query_id, str) or not query_id or not isinstance(record.get("text"), str):
+                if not isinstance(query_id, str) or not isinstance(record.get("text"), str):
                     raise DataError(
-                        f"{path}, line {number}: a query needs '_id' and 'text', both strings (has: {', '.join(record)})."
+                        f"{path}, line {number}: a query needs '_id' and 'text', both strings "
+                        f"(has: {', '.join(record)})."
                     )
             except (ValueError, AttributeError) as error:
                 raise DataError(f"{path}, line {number}: not a JSON object ({error}).") from error
@@ -130,9 +139,11 @@ class Qrels:
         """Wrap a table of QRELS_SCHEMA.
 
         Raises:
-          DataError: a pair of query and document is judged twice.
+          DataError: a pair of query and document is judged twice, an id is refused, a value is missing.
         """
-        self.table = table.select(QRELS_SCHEMA.names).cast(QRELS_SCHEMA).combine_chunks()
+        self.table = rules.conform(table, QRELS_SCHEMA, "qrels")
+        for name in ("query_id", "doc_id"):
+            rules.check_ids(self.table[name], "qrels")
         pairs = self.table.group_by(["query_id", "doc_id"]).aggregate([([], "count_all")])
         if len(pairs) != len(self.table):
             row = pairs.filter(pc.greater(pairs["count_all"], 1)).slice(0, 1).to_pylist()[0]
@@ -154,25 +165,23 @@ class Qrels:
     def read(cls, path: Path | str) -> Self:
         """Read BEIR TSV (query-id, corpus-id, score, with header) or TREC qrels (query, iteration, document, grade).
 
+        A first line whose third field holds no digit is a header. Ids of TREC lines are percent-decoded
+        as those of a TREC run.
+
         Raises:
           DataError: a line has other than 3 or 4 fields or no whole-number grade; names file and line.
         """
         rows = []
-        for number, line in enumerate(_lines(Path(path)), 1):
-            text = line.decode("utf-8", "replace").rstrip("\r\n")
-            fields = text.split("\t")
-            if len(fields) != 3:
-                parts = text.split()
-                fields = [parts[0], parts[2], parts[3]] if len(parts) == 4 else parts
+        for number, line in _lines(Path(path)):
             try:
-                query_id, doc_id, grade = fields
+                query_id, doc_id, grade = _judgement(line)
+                if number == 1 and not any(c.isdigit() for c in grade):
+                    continue
                 rows.append({"query_id": query_id, "doc_id": doc_id, "relevance": int(grade)})
             except ValueError:
-                if number == 1:  # a header
-                    continue
                 raise DataError(
                     f"{path}, line {number}: expected query-id, corpus-id and a whole-number score "
-                    f"separated by tabs, or a TREC qrels line; got {text[:80]!r}."
+                    f"separated by tabs, or a TREC qrels line; got {line[:80]!r}."
                 ) from None
         return cls.from_records(rows)
 
@@ -204,13 +213,24 @@ class Qrels:
         return Qrels(self.table.filter(pc.is_in(self.table["query_id"], queries.table["query_id"].combine_chunks())))
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _judgement(line: bytes) -> list[str]:
+    fields = line.decode().rstrip("\r\n").split("\t")
+    if len(fields) == 3:
+        return fields
+    parts = [part.decode() for part in line.split()]  # bytes: split at ASCII blanks only
+    return [decode(parts[0]), decode(parts[2]), parts[3]] if len(parts) == 4 else parts
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number from 1, line) of the lines that are not blank."""
+    number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            while line := file.readline(MAX_LINE_BYTES):
-                if len(line) == MAX_LINE_BYTES:
-                    raise DataError(f"{path}: a line is longer than {MAX_LINE_BYTES >> 20} MiB.")
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise DataError(f"{path}, line {number}: longer than {MAX_LINE_BYTES:,} bytes. Cut it.")
                 if line.strip():
-                    yield line
-    except (OSError, EOFError) as error:
+                    yield number, line
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}. Give a .jsonl, .tsv or .gz file.") from error

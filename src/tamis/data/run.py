@@ -7,24 +7,35 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import quote, unquote
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
+from tamis.data import columns as rules
+from tamis.data import trec
+from tamis.data.columns import TEXT
 from tamis.errors import DataError
 
-TEXT = pa.large_string()
-_UNSAFE = re.compile(r"[\s%\x00-\x20\x7f]")
-Ids = Sequence[str] | pa.Array
+Ids: TypeAlias = Sequence[str] | pa.Array
 
 
 def _ids(values: Ids) -> pa.LargeStringArray:
-    array = values if isinstance(values, pa.Array) else pa.array(list(values), TEXT)
-    return array.cast(TEXT)
+    with rules.conversion("run: ids"):
+        array = (values if isinstance(values, pa.Array) else pa.array(list(values), TEXT)).cast(TEXT)
+    if array.null_count:
+        raise DataError(f"run: {array.null_count} of {len(array)} ids are missing. Give each query and document an id.")
+    return array
+
+
+def _check_inside(rows: np.ndarray, num_ids: int, what: str) -> None:
+    outside = rows[(rows < 0) | (rows >= num_ids)]
+    if len(outside):
+        raise DataError(
+            f"run: {what} row {outside[0]} of {num_ids} ids; rows count from 0. Is the index of another corpus?"
+        )
 
 
 def _byte_order(values: pa.Array) -> np.ndarray:
@@ -42,7 +53,9 @@ class Run:
       scores: float64 [N], higher is better, finite; sorted within each query.
     """
 
-    def __init__(self, query_ids: Ids, doc_ids: Ids, query_rows: np.ndarray, doc_rows: np.ndarray, scores: np.ndarray) -> None:
+    def __init__(
+        self, query_ids: Ids, doc_ids: Ids, query_rows: np.ndarray, doc_rows: np.ndarray, scores: np.ndarray
+    ) -> None:
         """Build a run from parallel rows in any order. O(N log N), vectorised.
 
         Args:
@@ -53,17 +66,24 @@ class Run:
           scores: float [N].
 
         Raises:
-          DataError: a score is NaN or infinite, or a query holds a document twice.
+          DataError: a score is NaN or infinite, an id occurs twice, a query holds a document twice, or a
+            row lies outside its ids.
         """
         self.query_ids = _ids(query_ids)
+        rules.check_distinct(self.query_ids, "run: queries")
         documents = _ids(doc_ids)
         order = _byte_order(documents)
         self.doc_ids = documents.take(pa.array(order))
+        if pc.any(pc.equal(self.doc_ids[1:], self.doc_ids[:-1])).as_py():
+            rules.check_distinct(self.doc_ids, "run: documents")
         ranks = np.empty(len(order), dtype=np.int64)
         ranks[order] = np.arange(len(order))
         present = np.asarray(doc_rows) >= 0
         queries = np.asarray(query_rows, dtype=np.int64)[present]
-        codes = ranks[np.asarray(doc_rows, dtype=np.int64)[present]]
+        rows = np.asarray(doc_rows, dtype=np.int64)[present]
+        _check_inside(queries, len(self.query_ids), "query")
+        _check_inside(rows, len(order), "document")
+        codes = ranks[rows]
         values = np.asarray(scores, dtype=np.float64)[present]
         self._check_finite(queries, codes, values)
         row_order = np.lexsort((codes, -values, queries))
@@ -92,17 +112,20 @@ class Run:
         docs = sorted({d for ranked in scores.values() for d in ranked})
         code = {d: i for i, d in enumerate(docs)}
         rows = [(q, code[d], s) for q, ranked in enumerate(scores.values()) for d, s in ranked.items()]
-        columns = np.array(rows, dtype=np.float64).reshape(-1, 3)
+        with rules.conversion("run: scores"):
+            columns = np.array(rows, dtype=np.float64).reshape(-1, 3)
         return cls(list(scores), docs, columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2])
 
     @classmethod
-    def from_blocks(cls, query_ids: Ids, doc_ids: Ids, rows_QK: np.ndarray, scores_QK: np.ndarray) -> Self:  # noqa: N803
+    def from_blocks(cls, query_ids: Ids, doc_ids: Ids, rows_QK: np.ndarray, scores_QK: np.ndarray) -> Self:
         """Make a run from an index's answer: document rows and scores [Q, K]; row -1 is padding."""
         num_queries, depth = rows_QK.shape
         queries = np.repeat(np.arange(num_queries), depth)
         used, codes = np.unique(rows_QK, return_inverse=True)
-        documents = _ids(doc_ids).take(pa.array(used[used >= 0]))
-        return cls(query_ids, documents, queries, codes.ravel() - int((used < 0).any()), scores_QK.ravel())
+        all_ids = _ids(doc_ids)
+        _check_inside(used[used >= 0], len(all_ids), "document")
+        documents = all_ids.take(pa.array(used[used >= 0]))
+        return cls(query_ids, documents, queries, codes.ravel() - int((used < 0).sum()), scores_QK.ravel())
 
     def __len__(self) -> int:
         """Number of rows (query, document, score)."""
@@ -146,7 +169,9 @@ class Run:
         if row is None:
             return []
         span = slice(self.offsets[row], self.offsets[row + 1])
-        return list(zip(self.doc_ids.take(pa.array(self.docs[span])).to_pylist(), self.scores[span].tolist(), strict=True))
+        return list(
+            zip(self.doc_ids.take(pa.array(self.docs[span])).to_pylist(), self.scores[span].tolist(), strict=True)
+        )
 
     def to_dict(self) -> dict[str, dict[str, float]]:
         """Return query id -> document id -> score, best first."""
@@ -171,7 +196,9 @@ class Run:
     def answer(self, query_ids: Ids) -> "Run":
         """Return the run over exactly these queries in this order; those it lacks are unanswered."""
         wanted = _ids(query_ids)
-        found = np.asarray(pc.fill_null(pc.index_in(self.query_ids, value_set=wanted), -1).to_numpy(zero_copy_only=False))
+        found = np.asarray(
+            pc.fill_null(pc.index_in(self.query_ids, value_set=wanted), -1).to_numpy(zero_copy_only=False)
+        )
         rows = found[self.query_rows]
         keep = rows >= 0
         return Run(wanted, self.doc_ids, rows[keep], self.docs[keep], self.scores[keep])
@@ -179,8 +206,12 @@ class Run:
     def without(self, query_ids: Ids, doc_ids: Ids) -> "Run":
         """Leave out the given pairs (self-retrieval, for one)."""
         pairs = pa.table({"q": _ids(query_ids), "d": _ids(doc_ids)})
-        q = pc.fill_null(pc.index_in(pairs["q"].combine_chunks(), value_set=self.query_ids), -1).to_numpy(zero_copy_only=False)
-        d = pc.fill_null(pc.index_in(pairs["d"].combine_chunks(), value_set=self.doc_ids), -1).to_numpy(zero_copy_only=False)
+        q = pc.fill_null(pc.index_in(pairs["q"].combine_chunks(), value_set=self.query_ids), -1).to_numpy(
+            zero_copy_only=False
+        )
+        d = pc.fill_null(pc.index_in(pairs["d"].combine_chunks(), value_set=self.doc_ids), -1).to_numpy(
+            zero_copy_only=False
+        )
         known = (q >= 0) & (d >= 0)
         width = max(1, len(self.doc_ids))
         banned = q[known].astype(np.int64) * width + d[known]
@@ -199,11 +230,11 @@ class Run:
 
     def write_trec(self, file: Any, tag: str = "tamis") -> None:  # noqa: ANN401 - a binary file
         """Write a TREC run; blanks and percent signs in ids are percent-encoded. Vectorised."""
-        queries = _encode(self.query_ids).take(pa.array(self.query_rows))
-        docs = _encode(self.doc_ids).take(pa.array(self.docs))
+        queries = trec.encode_ids(self.query_ids).take(pa.array(self.query_rows))
+        docs = trec.encode_ids(self.doc_ids).take(pa.array(self.docs))
         columns = [queries, pa.array(["Q0"], TEXT).take(pa.array(np.zeros(len(self), np.int32))), docs]
         columns += [pa.array(self.ranks).cast(TEXT), pa.array(self.scores).cast(TEXT)]
-        columns += [pa.array([quote(tag, safe="")], TEXT).take(pa.array(np.zeros(len(self), np.int32)))]
+        columns += [pa.array([trec.encode(tag) or "tamis"], TEXT).take(pa.array(np.zeros(len(self), np.int32)))]
         lines = pc.binary_join_element_wise(*columns, pa.scalar(" ", TEXT))
         ended = pc.binary_join_element_wise(lines, pa.scalar("", TEXT), pa.scalar("\n", TEXT))
         if len(ended):
@@ -223,8 +254,8 @@ class Run:
             raise DataError(f"cannot read {path}: {error.strerror}.") from error
         if not data.strip():
             return cls.from_dict({})
-        if any(mark in data for mark in (b"\t", b"  ", b" \n", b"\r")):  # other people's spacing
-            data = re.sub(rb"[ \t\r]+(?=\n|$)", b"", re.sub(rb"[ \t]+", b" ", data))
+        if data[:1] == b" " or any(mark in data for mark in (b"\t", b"  ", b" \n", b"\n ", b"\r")):  # others' spacing
+            data = re.sub(rb"(?m)^ | ?\r?$", b"", re.sub(rb"[ \t]+", b" ", data))
         names = ["query", "q0", "doc", "rank", "score", "tag"]
         try:
             table = pcsv.read_csv(
@@ -232,7 +263,7 @@ class Run:
                 read_options=pcsv.ReadOptions(column_names=names),
                 parse_options=pcsv.ParseOptions(delimiter=" ", quote_char=False),
                 convert_options=pcsv.ConvertOptions(
-                    column_types={n: pa.float64() if n == "score" else pa.string() for n in names},
+                    column_types={n: pa.float64() if n == "score" else TEXT for n in names},
                     null_values=[],
                 ),
             )
@@ -241,8 +272,8 @@ class Run:
         queries = table["query"].combine_chunks().dictionary_encode()
         docs = table["doc"].combine_chunks().dictionary_encode()
         return cls(
-            _decode(queries.dictionary),
-            _decode(docs.dictionary),
+            trec.decode_ids(queries.dictionary),
+            trec.decode_ids(docs.dictionary),
             queries.indices.to_numpy(),
             docs.indices.to_numpy(),
             table["score"].to_numpy(),
@@ -265,17 +296,3 @@ def align(runs: Sequence[Run]) -> tuple[pa.Array, pa.Array, list[tuple[np.ndarra
         doc_map = pc.index_in(run.doc_ids, value_set=doc_ids).to_numpy(zero_copy_only=False)
         rows.append((query_map[run.query_rows].astype(np.int64), doc_map[run.docs].astype(np.int64)))
     return query_ids, doc_ids, rows
-
-
-def _encode(ids: pa.Array) -> pa.Array:
-    values = ids.to_pylist()
-    if not any(_UNSAFE.search(v) for v in values):
-        return ids
-    return pa.array([_UNSAFE.sub(lambda m: quote(m.group(), safe=""), v) for v in values], TEXT)
-
-
-def _decode(ids: pa.Array) -> pa.Array:
-    values = ids.to_pylist()
-    if not any("%" in v for v in values):
-        return ids.cast(TEXT)
-    return pa.array([unquote(v) for v in values], TEXT)

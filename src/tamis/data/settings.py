@@ -16,7 +16,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - the fields of any subclass
         """Validate ``values``.
 
         Raises:
@@ -26,6 +26,9 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise RecipeError(describe(error, type(self).__name__)) from None
+
+    # Nested settings read from JSON are validated by pydantic itself: in JSON mode, all problems together.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Self:
