@@ -9,10 +9,11 @@ from pydantic import Field
 
 from tamis.data.settings import Settings
 from tamis.errors import RecipeError
-from tamis.ingestion import Ingest, Passages
-from tamis.search import Tuning
-from tamis.synthesis import Synthesize
-from tamis.training import StaticSVD
+from tamis.ingestion.chunking import Passages
+from tamis.ingestion.ingest import Ingest
+from tamis.search.fit import Fit
+from tamis.synthesis.make import Synthesize
+from tamis.training.pretrain.static_svd import StaticSVD
 
 
 class Recipe(Settings):
@@ -34,7 +35,7 @@ class Recipe(Settings):
     passages: Passages = Passages()
     synthesis: Synthesize = Synthesize()
     scratch: StaticSVD = StaticSVD()
-    search: Tuning = Tuning()
+    search: Fit = Fit()
 
     @classmethod
     def load(cls, path: Path | str) -> Self:

@@ -185,6 +185,12 @@ def test_replacing_where_names_cannot_be_swapped(tmp_path, monkeypatch):
         durable.exchange(tmp_path / "absent", tmp_path / "x")
 
 
+def test_what_a_killed_run_left_does_not_leak_into_the_next(tmp_path):
+    (tmp_path / ".x.partial").mkdir()
+    (tmp_path / ".x.partial" / "half").write_bytes(b"1")
+    assert list(make(tmp_path / "x", {"a": b"1"}).files) == ["a"]
+
+
 def test_sweep_clears_what_is_ours_alone(tmp_path):
     make(tmp_path / "x", {"a": b"1"})
     for name in (".x.partial", ".x.old", ".y.old", "ledger/.z.partial", ".hidden", "plain.old"):

@@ -62,7 +62,7 @@ def test_hand_worked_defaults_and_rows():
 
 
 @given(records, st.data())
-def test_written_bytes_do_not_depend_on_the_batches(tmp_path_factory, small_shards_always, listed, data):
+def test_written_bytes_do_not_depend_on_the_batches(tmp_path_factory, small_shards, listed, data):
     table = Corpus.from_records(listed).table()
     tmp_path = tmp_path_factory.mktemp("cuts")
     whole = write(tmp_path / "whole", table, [])
@@ -78,7 +78,7 @@ def test_written_bytes_do_not_depend_on_the_batches(tmp_path_factory, small_shar
 
 
 @given(records, st.data())
-def test_take_and_rows_of_agree_with_a_list(tmp_path_factory, small_shards_always, listed, data):
+def test_take_and_rows_of_agree_with_a_list(tmp_path_factory, small_shards, listed, data):
     memory = Corpus.from_records(listed)
     tmp_path = tmp_path_factory.mktemp("take")
     write(tmp_path / "c", memory.table(), [])
@@ -100,15 +100,6 @@ def test_take_and_rows_of_agree_with_a_list(tmp_path_factory, small_shards_alway
         )
 
 
-@pytest.fixture(scope="module")
-def small_shards_always():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "ROW_GROUP_DOCS", 4)
-        patch.setattr(module, "SHARD_DOCS", 12)
-        patch.setattr(module, "SHARD_BYTES", 150)
-        yield
-
-
 def test_parts_end_at_documents_or_bytes(tmp_path, small_shards):
     short = Corpus.from_records([{"doc_id": f"{i:02}", "text": "x"} for i in range(30)]).table()
     assert list(write(tmp_path / "short", short, []).files) == [f"part-{i:05d}.parquet" for i in range(3)]
@@ -120,19 +111,6 @@ def test_parts_end_at_documents_or_bytes(tmp_path, small_shards):
     assert list(empty.files) == ["part-00000.parquet"]
     assert len(Corpus.open(tmp_path / "empty")) == 0
     assert Corpus.open(tmp_path / "empty").take([]).schema == DOCUMENT_SCHEMA
-
-
-def test_one_huge_batch_is_not_copied_for_each_row_group(tmp_path):
-    """The rest of a batch stays a slice; copying it each time made this quadratic."""
-    table = Corpus.from_records([{"doc_id": f"{i}", "text": "x"} for i in range(3 * module.ROW_GROUP_DOCS)]).table()
-    with (
-        artefact.stage(tmp_path / "c", "corpus", settings={}, inputs={}, seed=1) as staging,
-        CorpusWriter(staging, table.schema) as writer,
-    ):
-        writer.append(table.to_batches()[0])
-        assert writer.num_rows == len(table)
-        assert pa.total_allocated_bytes() < 40 * table.nbytes
-    assert Corpus.open(tmp_path / "c").table() == table
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,8 @@ def test_every_id_answers_and_order_does_not_matter(tmp_path):
 
 def test_unfinished_stages_are_not_counted(tmp_path):
     put(tmp_path, "1-s", [decision("a", "s", "kept")])
-    (tmp_path / "1-s").rename(tmp_path / ".1-s.partial")
-    put(tmp_path, "1-s", [decision("a", "s", "kept")])
+    put(tmp_path, "2-t", [decision("a", "t", "kept")])
+    (tmp_path / "2-t").rename(tmp_path / ".2-t.partial")  # killed between the manifest and the rename
     (tmp_path / "2-t").mkdir()
     assert Ledger(tmp_path).counts() == {("s", "kept", ""): 1}
 

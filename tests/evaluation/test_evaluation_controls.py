@@ -8,10 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis.data import Corpus, Qrels, Run
+from tamis.data import Corpus, Qrels, Queries, Run
 from tamis.errors import DataError, UsageError
-from tamis.evaluation import CorpusStatistics, evaluate, folder_bytes, measure_calls, measure_hubness, measure_stage
-from tamis.evaluation import random_expectation, random_run
+from tamis.evaluation import (
+    CorpusStatistics,
+    cost,
+    environment,
+    evaluate,
+    folder_bytes,
+    measure_calls,
+    measure_hubness,
+    measure_stage,
+    random_expectation,
+    random_run,
+)
 from tamis.evaluation.cost import peak_bytes, summarise
 from tamis.evaluation.hubness import concentration
 from tamis.evaluation.statistics import _lower_edge, _Sketch
@@ -29,7 +39,10 @@ def test_a_random_run_holds_k_different_documents_whatever_the_order(num_docs, k
 def test_the_random_run_lands_on_its_expectation():
     rng = np.random.default_rng(0)
     docs, queries = [f"d{i}" for i in range(300)], [f"q{i}" for i in range(3000)]
-    grades = {q: {docs[d]: int(g) for d, g in zip(rng.permutation(300)[:5], rng.integers(1, 4, 5), strict=True)} for q in queries}
+    grades = {
+        q: {docs[d]: int(g) for d, g in zip(rng.permutation(300)[:5], rng.integers(1, 4, 5), strict=True)}
+        for q in queries
+    }
     qrels = Qrels.from_dict(grades)
     found = evaluate(random_run(queries, docs, k=100, seed=1), qrels, ["R@100", "P@100", "nDCG@100"]).aggregate
     expected = random_expectation(qrels, 300, k=100)
@@ -59,8 +72,30 @@ def test_a_stage_is_measured_also_when_it_fails(tmp_path):
     assert (meter.cost.name, meter.cost.disk_bytes) == ("s", 8)
     assert 0.02 <= meter.cost.seconds < 5
     assert meter.cost.peak_bytes >= 64_000_000
-    assert meter.cost.peak_bytes >= peak_bytes() or peak_bytes() > 0
     assert folder_bytes(tmp_path / "nowhere") == 0
+
+
+def test_the_peak_is_that_of_the_stage_where_the_system_can_say_so(monkeypatch, tmp_path):
+    with measure_stage("large") as large:
+        np.ones(30_000_000).sum()
+    with measure_stage("small") as small:
+        pass
+    if cost._CLEAR.exists():
+        assert small.cost.peak_bytes < large.cost.peak_bytes - 100_000_000
+    monkeypatch.setattr(cost, "_STATUS", tmp_path / "none")
+    monkeypatch.setattr(cost, "_CLEAR", tmp_path / "none")
+    with measure_stage("elsewhere") as other:
+        pass
+    assert other.cost.peak_bytes > 20_000_000
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert 0 < peak_bytes() < other.cost.peak_bytes / 100  # that system counts bytes, not kilobytes
+
+
+def test_the_environment_is_text():
+    found = environment()
+    assert {"python", "system", "cores", "numpy", "ir-measures"} <= set(found)
+    assert all(isinstance(value, str) for value in found.values())
+    assert not any("/" in value for value in found.values())
 
 
 def test_hand_worked_timing():
@@ -89,6 +124,9 @@ def test_one_document_that_answers_everything_is_flagged():
     assert (found.hubs[0].doc_id, found.hubs[0].title, found.hubs[0].num_queries) == ("d7", "T7", 10)
     assert [row.name for row in found.rows] == ["run", "random", "relevant"]
     assert (found.rows[0].largest, found.rows[0].never_frac, found.rows[0].top1_frac) == (10, 39 / 50, 1.0)
+    few = Run.from_dict({f"q{i}": {"d7" if i < 5 else f"d{i + 10}": 1.0} for i in range(10)})
+    assert not measure_hubness(few, corpus, k=2, seed=0).flagged
+    assert [row.name for row in measure_hubness(run, corpus, k=2, seed=0).rows] == ["run", "random"]
     with pytest.raises(DataError, match="not in the corpus"):
         measure_hubness(Run.from_dict({"q": {"alien": 1.0}}), corpus, seed=0)
     with pytest.raises(DataError):
@@ -141,3 +179,17 @@ def test_edges_grow():
     edges = [_lower_edge(i) for i in range(6000)]
     assert edges == sorted(set(edges))
     assert pa.scalar(edges[4096]).as_py() == 4096
+
+
+@pytest.mark.data
+def test_the_random_run_over_cranfield(shared):
+    qrels = Qrels.read(shared / "cranfield" / "qrels" / "test.tsv")
+    queries = Queries.read(shared / "cranfield" / "queries.jsonl.gz")
+    docs = [f"{i}" for i in range(1, 1401)]
+    found = [
+        evaluate(random_run(queries.ids, docs, k=100, seed=s), qrels, ["R@100", "nDCG@10"]).aggregate for s in range(8)
+    ]
+    assert np.mean([f["R@100"] for f in found]) == pytest.approx(100 / 1400, abs=0.01)
+    assert np.mean([f["nDCG@10"] for f in found]) == pytest.approx(
+        random_expectation(qrels, 1400, k=10)["nDCG@10"], abs=0.003
+    )

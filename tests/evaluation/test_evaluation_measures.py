@@ -38,6 +38,7 @@ def test_the_query_set_is_that_of_the_judgements():
     assert found.query_ids.to_pylist() == ["second", "unanswered"]
     counts = (found.num_queries, found.num_unanswered, found.num_unjudged, found.num_without_relevant)
     assert counts == (2, 1, 2, 1)
+    assert found.to_dict()["measures"] == found.aggregate
     assert found.per_query.to_pylist()[1] == {"query_id": "unanswered", "measure": "nDCG@10", "value": 0.0}
 
 
@@ -106,7 +107,9 @@ def collection(seed, num_queries=40, num_docs=60, depth=30):
     for q in range(num_queries):
         docs = rng.permutation(num_docs)[:depth]
         run[f"q{q}"] = {f"d{d}": float(s) for d, s in zip(docs, rng.permutation(depth), strict=True)}
-        grades[f"q{q}"] = {f"d{d}": int(g) for d, g in zip(rng.permutation(num_docs)[:12], rng.integers(0, 4, 12), strict=True)}
+        grades[f"q{q}"] = {
+            f"d{d}": int(g) for d, g in zip(rng.permutation(num_docs)[:12], rng.integers(0, 4, 12), strict=True)
+        }
         grades[f"q{q}"][f"d{docs[0]}"] = 1
     return run, grades
 
@@ -115,7 +118,9 @@ def test_parity_with_trec_eval_on_runs_without_ties():
     run, grades = collection(0)
     found = evaluate(Run.from_dict(run), Qrels.from_dict(grades), ["nDCG@10", "R@10", "P@5", "AP", "RR", "Success@5"])
     names = ["ndcg_cut_10", "recall_10", "P_5", "map", "recip_rank", "success_5"]
-    theirs = pytrec_eval.RelevanceEvaluator(grades, {"ndcg_cut.10", "recall.10", "P.5", "map", "recip_rank", "success.5"})
+    theirs = pytrec_eval.RelevanceEvaluator(
+        grades, {"ndcg_cut.10", "recall.10", "P.5", "map", "recip_rank", "success.5"}
+    )
     answers = theirs.evaluate(run)
     assert len(answers) == 40
     for ours, name in zip(found.values.values(), names, strict=True):
@@ -137,7 +142,9 @@ def test_the_order_of_rows_and_documents_below_the_cutoff_change_nothing(random,
     before = evaluate(Run.from_dict(run), Qrels.from_dict(grades), NDCG).per_query
 
     def shuffled(table):
-        return {q: dict(random.sample(list(d.items()), len(d))) for q, d in random.sample(list(table.items()), len(table))}
+        return {
+            q: dict(random.sample(list(d.items()), len(d))) for q, d in random.sample(list(table.items()), len(table))
+        }
 
     longer = {q: d | {f"z{i}": -1.0 - i for i in range(5)} for q, d in run.items()}
     assert evaluate(Run.from_dict(shuffled(longer)), Qrels.from_dict(shuffled(grades)), NDCG).per_query.equals(before)

@@ -44,6 +44,10 @@ def test_random_signs_agree_with_all_signs_and_the_t_test():
     assert sign_flip_p(small, draws=100, seed=0) == slow
 
 
+def test_p_is_never_below_what_the_draws_can_show():
+    assert sign_flip_p(np.ones((1, 60)), draws=999, seed=0) == [1 / 1000]
+
+
 def test_the_null_rejects_at_the_level_of_the_test():
     rng = np.random.default_rng(5)
     p_values = np.concatenate([sign_flip_p(rng.normal(0, 1, (50, 40)), draws=1000, seed=s) for s in range(20)])
@@ -93,6 +97,14 @@ def test_compare_measures_all_runs_on_the_judged_queries():
     assert (c.system, c.baseline, c.measure, c.delta, c.wins, c.ties) == ("good", "half", "RR@10", 0.5, 3, 3)
     assert c.p == 2 / 8
     assert [m.mean for m in table.means] == [0.5, 1.0]
+
+
+def test_tables_of_several_measures_are_those_of_each_alone():
+    rng = np.random.default_rng(2)
+    values = {m: dict(zip("abc", rng.random((3, 40)), strict=True)) for m in ("m", "n")}
+    tables = PairedTest(draws=300).tables(values, "b", seed=4)
+    assert tables == tuple(PairedTest(draws=300).test(values[m], "b", m, seed=4) for m in ("m", "n"))
+    assert tables[0].comparisons[0].p_adjusted >= tables[0].comparisons[0].p
 
 
 def test_a_baseline_that_is_not_there_or_other_queries_are_refused():

@@ -48,6 +48,11 @@ def test_code_is_not_cut_and_comments_are_no_headings():
     assert {section for *_, section in Passages().spans(python, code=True)} == {""}
 
 
+def test_headings_before_a_large_block_do_not_break_the_bound():
+    code = "```\n" + words(38, "c") + "\n```"
+    check(Passages(max_words=40, target_words=20), f"{words(25)}\n\n# {words(5, 'h')}\n\n{code}\n\n{words(30)}")
+
+
 def test_underlined_headings():
     text = f"Title\n=====\n\n{words(300)}.\n\nPart\n----\n\n{words(300)}."
     assert [s for *_, s in check(Passages(), text)] == ["Title"] * 2 + ["Title > Part"] * 2
@@ -58,6 +63,7 @@ def test_sentences_are_kept_whole():
     spans = check(Passages(), text)
     assert all(text[a:b].rstrip().endswith(".") for a, b, _ in spans)
     sizes = [num_words(text[a:b]) for a, b, _ in spans]
+    assert min(sizes) >= 40
     assert max(sizes[:-1]) <= 160 and sizes[-1] <= 200  # a short rest joins the last one
 
 

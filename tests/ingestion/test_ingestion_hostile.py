@@ -184,8 +184,14 @@ def test_members_cuts_and_garbage(packing, compress):
         out, problem = unpack(compress(data)[:-cut], packing)
         assert problem == "truncated_stream"
         assert data.startswith(out)
+    assert unpack(compress(bytes(10 << 20))[:-4], packing)[1] == "truncated_stream"
     assert unpack(b"no archive", packing) == (b"", "corrupt_stream")
     assert unpack(b"", packing) == (b"", "truncated_stream")
+
+
+def test_output_held_back_by_zlib_is_not_lost():
+    data = bytes(10 << 20)
+    assert unpack(gzip.compress(data)[:-8], "gz") == (data, "truncated_stream")
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
@@ -198,7 +204,17 @@ def test_a_cut_file_keeps_its_good_lines_and_names_the_rest(tmp_path, compress):
     run = Run(tmp_path / "o", [path], max_reject_frac=0.5)
     assert 500 < run.counts["documents"] < 2000
     assert [d["text"] for d in run.docs] == [r["text"] for r in records[: len(run.docs)]]
-    assert [r["reason"] for r in run.rejects] == ["truncated_stream"]
+    assert [(r["reason"], r["line"]) for r in run.rejects] == [("truncated_stream", len(run.docs) + 1)]
+
+
+def test_a_cut_table_names_the_first_line_that_is_lost(tmp_path):
+    rng = random.Random(3)
+    packed = gzip.compress(
+        b"id,text\n" + b"".join(b"%d,%s\n" % (i, rng.randbytes(300).hex().encode()) for i in range(500))
+    )
+    run = Run(tmp_path / "o", [write(tmp_path / "a.csv.gz", packed[: len(packed) // 2])], max_reject_frac=0.5)
+    assert len(run.docs) > 100
+    assert [(r["reason"], r["line"]) for r in run.rejects] == [("truncated_stream", len(run.docs) + 2)]
 
 
 def test_utf16_is_named(tmp_path):

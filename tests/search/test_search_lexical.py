@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import bm25s
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def test_words_are_those_of_bm25s(texts):
     vocabulary = Vocabulary(Words())
     starts, codes = vocabulary.encode(texts)
     names = list(vocabulary.terms)
-    assert [[names[c] for c in codes[a:b]] for a, b in zip(starts[:-1], starts[1:], strict=True)] == tokenised
+    assert [[names[c] for c in codes[a:b]] for a, b in pairwise(starts)] == tokenised
 
 
 @pytest.mark.parametrize(

@@ -390,17 +390,21 @@ def test_long_documents_as_passages():
     for book in range(5):
         for i in range(40):
             text = prose(100 * book + i, 8)
+            text = f"## About {' '.join(text.split()[3:6])}\n\n{text}" if i % 2 else text
             row = {
                 "doc_id": f"b{book}#{i}",
                 "parent_doc_id": f"b{book}",
                 "title": f"The book number {book}",
                 "text": text,
             }
-            rows.append(row | {"ordinal": i, "start": 500 * i, "stop": 500 * i + len(text), "section": ""})
+            rows.append(row | {"ordinal": i, "start": 500 * i, "stop": 500 * i + len(text)})
+            rows[-1]["section"] = text.split("\n")[0][3:] if i % 2 else ""
     corpus = Corpus.from_records(rows)
     made = Synthesize().run(corpus, seed=0)
     check(corpus, made)
     assert len(made.dev_queries) >= 30 and len(made.train_queries) > 100
+    assert made.num_train["headings"] > 50  # not two a book
+    assert all(start >= 0 for start in made.dev_qrels.table["cut_start"].to_pylist())
 
 
 def test_sampling_bounds_the_work():
@@ -436,6 +440,9 @@ def test_fields_that_read_like_queries():
     offered = available(Corpus.from_records(rows))
     assert next(m.label for m in offered.makers) == "field_pairs.question"
     assert {"field_pairs.author", "field_pairs.kind"} <= set(offered.left_out)
+    made = Synthesize().run(Corpus.from_records(rows), seed=0)
+    held_out = made.view.take(made.view.rows_of(sorted(made.dev_qrels.grades[made.dev_queries.ids[0]])))
+    assert held_out["metadata"].to_pylist() == ["{}"]
 
 
 def test_settings_are_checked():

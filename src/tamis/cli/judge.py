@@ -25,7 +25,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure an engine beside BM25, the encoder alone and untuned fusion; or one TREC run."""
-    from tamis.engine import judge
+    from tamis.judge import judge
 
     verdict = judge(target, queries=queries, qrels=qrels, measures=tuple(measure or DEFAULT_MEASURES), k=k, seed=seed)
     emit(verdict.to_dict(), json=json, quiet=quiet, ids=verdict.lines(), human=lambda: _print(verdict.headers(), verdict.rows(), verdict.notes))
@@ -41,7 +41,7 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare two TREC runs query by query: difference, interval, p, wins and losses."""
-    from tamis.engine import compare_runs
+    from tamis.judge import compare_runs
 
     verdict = compare_runs(first, second, qrels=qrels, measures=tuple(measure or DEFAULT_MEASURES), seed=seed)
     emit(verdict.to_dict(), json=json, quiet=quiet, ids=verdict.lines(), human=lambda: _print(verdict.headers(), verdict.rows(), verdict.notes))

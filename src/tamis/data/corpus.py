@@ -261,7 +261,7 @@ class CorpusWriter:
     def _write_group(self, num_rows: int) -> None:
         table = pa.Table.from_batches(self._pending, schema=self._schema)
         group, rest = table.slice(0, num_rows), table.slice(num_rows)
-        self._pending = rest.to_batches()  # slices, no copy: one huge batch must not cost the square of its size
+        self._pending = rest.to_batches()  # slices, no copy
         self._num_pending -= num_rows
         if self._writer is None:
             sink = self._part.enter_context(self._staging.create(f"{self._prefix}-{self._num_parts:05d}.parquet"))

@@ -132,6 +132,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     rename(temporary, path)
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Append one line to a log. Not atomic and not awaited: a log may lose its last lines, nothing reads it back."""
+    try:
+        with open(path, "ab") as file:
+            file.write(line.replace(b"\n", b" ") + b"\n")
+    except OSError as error:
+        raise refused("append to", path, error) from error
+
+
 def rename(source: Path, target: Path) -> None:
     """Rename atomically within one folder's file system and make the new name durable."""
     with operation("rename", target):

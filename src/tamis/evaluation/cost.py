@@ -62,7 +62,7 @@ class Meter:
 
 @contextmanager
 def measure_stage(name: str, folder: Path | None = None) -> Iterator[Meter]:
-    """Measure the body: ``with measure_stage("index", folder) as meter: ...``, then ``meter.cost``.
+    """Measure what runs inside the context; the Meter's ``cost`` holds the result when it ends.
 
     Args:
       name: of the stage.

@@ -11,8 +11,8 @@ from tamis.data.settings import Settings
 from tamis.errors import DataError
 from tamis.evaluation.controls import random_run
 
-TOP1_LIMIT_FRAC = 0.005
-"""A document that is the first answer to more queries than this (and to at least 3) is worth a look."""
+TOP1_LIMIT_FRAC, TOP1_LIMIT_QUERIES = 0.005, 5
+"""A document that is the first answer to more queries than both is worth a look."""
 NUM_HUBS = 10
 
 
@@ -93,7 +93,7 @@ def measure_hubness(run: Run, corpus: Corpus, qrels: Qrels | None = None, *, k: 
             Hub(doc_id=row["doc_id"], title=row["title"], num_queries=int(counts[i]))
             for row, i in zip(titles, largest, strict=True)
         ),
-        flagged=rows[0].top1_frac > max(TOP1_LIMIT_FRAC, 2 / len(queries)),
+        flagged=rows[0].top1_frac > max(TOP1_LIMIT_FRAC, TOP1_LIMIT_QUERIES / len(queries)),
     )
 
 

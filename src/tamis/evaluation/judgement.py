@@ -189,7 +189,7 @@ class Judge(Settings):
         found = {name: evaluate(run, qrels, self.measures, queries=queries) for name, run in runs.items()}
         measures = tuple(found[engine].aggregate)
         test = PairedTest(draws=self.draws, alpha=self.alpha)
-        tables = [test.test(_values(found, m), engine, m, seed=seed) for m in measures]
+        tables = test.tables({m: _values(found, m) for m in measures}, engine, seed=seed)
         means = {name: {t.measure: _row(t.means, name) for t in tables} for name in runs}
         controls = [name for name in runs if name != engine]
         control = max(controls, key=lambda name: found[name].aggregate[measures[0]], default=None)
@@ -261,7 +261,7 @@ def sentence(c: Comparison) -> str:
             f"No difference from {c.baseline} can be shown: {figures}. With {c.num_queries:,} queries only "
             f"differences from about {c.smallest_detectable:.3f} on would be seen reliably."
         )
-    return f"{'Better' if c.delta > 0 else 'Worse'} than {c.baseline} by {signed(c.delta)} {interval(c.low, c.high)}, {p_equals(c.p_adjusted)}."
+    return f"{'Better' if c.delta > 0 else 'Worse'} than {c.baseline} by {figures}."
 
 
 def signed(value: float) -> str:

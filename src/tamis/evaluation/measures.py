@@ -26,6 +26,7 @@ MAX_GRADE = 1000
 _BLOCK_QUERIES = 2048
 _PROVIDERS = ("pytrec_eval", "msmarco", "judged")  # those that compute in this process, exactly
 TEXT = pa.large_string()
+Grades = Mapping[str, Mapping[str, int]]
 PER_QUERY_SCHEMA = pa.schema([("query_id", TEXT), ("measure", TEXT), ("value", pa.float64())])
 
 
@@ -105,8 +106,9 @@ def evaluate(
     left = answered.without(*zip(*own, strict=True)) if own else answered
     values = {name: np.zeros(len(query_ids)) for name in parsed}
     providers = _by_provider(parsed)
+    judgements = _without(grades, own)
     for start in range(0, len(query_ids), _BLOCK_QUERIES):
-        _measure_block(left, grades, set(own), providers, values, start)
+        _measure_block(left, start, judgements, providers, values)
     known = pc.is_in(run.query_ids, value_set=query_ids)
     return Evaluation(
         query_ids=query_ids,
@@ -159,7 +161,7 @@ def _by_provider(parsed: Mapping[str, Any]) -> list[tuple[Any, dict[Any, str]]]:
     return [(listed[i], names) for i, names in chosen.items()]
 
 
-def _judged(grades: Mapping[str, Mapping[str, int]]) -> pa.Array:
+def _judged(grades: Grades) -> pa.Array:
     """Return the queries with a grade above 0, in byte order."""
     too_high = next(((q, d, g) for q, docs in grades.items() for d, g in docs.items() if g > MAX_GRADE), None)
     if too_high:
@@ -173,9 +175,7 @@ def _judged(grades: Mapping[str, Mapping[str, int]]) -> pa.Array:
     return pa.array(sorted(found, key=str.encode), TEXT)
 
 
-def _own_documents(
-    query_ids: pa.Array, run: Run, grades: Mapping[str, Mapping[str, int]], queries: Queries | None
-) -> list[tuple[str, str]]:
+def _own_documents(query_ids: pa.Array, run: Run, grades: Grades, queries: Queries | None) -> list[tuple[str, str]]:
     """Return the (query, document) pairs that are self-retrieval."""
     shared = query_ids.filter(pc.is_in(query_ids, value_set=run.doc_ids)).to_pylist()
     coincide = any(docs.get(query_id, 0) > 0 for query_id, docs in grades.items())
@@ -186,26 +186,31 @@ def _own_documents(
     return pairs
 
 
+def _without(grades: Grades, own: list[tuple[str, str]]) -> Grades:
+    """Return the judgements without the excluded pairs."""
+    excluded: dict[str, set[str]] = {}
+    for query_id, doc_id in own:
+        excluded.setdefault(query_id, set()).add(doc_id)
+    return {
+        q: {d: g for d, g in docs.items() if d not in excluded[q]} if q in excluded else docs
+        for q, docs in grades.items()
+    }
+
+
 def _measure_block(
-    run: Run,
-    grades: Mapping[str, Mapping[str, int]],
-    own: set[tuple[str, str]],
-    providers: list[tuple[Any, dict[Any, str]]],
-    values: Mapping[str, np.ndarray],
-    start: int,
+    run: Run, start: int, grades: Grades, providers: list[tuple[Any, dict[Any, str]]], values: Mapping[str, np.ndarray]
 ) -> None:
     """Measure queries start : start + _BLOCK_QUERIES into ``values``."""
     ids = run.query_ids.slice(start, _BLOCK_QUERIES).to_pylist()
     offsets = run.offsets[start : start + len(ids) + 1]
     docs = run.doc_ids.take(pa.array(run.docs[offsets[0] : offsets[-1]])).to_pylist()
-    ranked, judged = {}, {}
+    ranked = {}
     for i, query_id in enumerate(ids):
         first, last = int(offsets[i] - offsets[0]), int(offsets[i + 1] - offsets[0])
-        judged[query_id] = {d: g for d, g in grades[query_id].items() if (query_id, d) not in own}
         if last > first:
             ranked[query_id] = dict(zip(docs[first:last], range(last - first, 0, -1), strict=True))
+    judged = {query_id: grades[query_id] for query_id in ids}
     rows = {query_id: start + i for i, query_id in enumerate(ids)}
     for provider, names in providers:
         for metric in provider.evaluator(list(names), judged).iter_calc(ranked):
-            if metric.query_id in ranked:  # the others are 0, whatever the measure's own default
-                values[names[metric.measure]][rows[metric.query_id]] = metric.value
+            values[names[metric.measure]][rows[metric.query_id]] = metric.value

@@ -1,10 +1,11 @@
 """Rendering of a Report: Jinja templates, everything escaped, control and direction marks made visible."""
 
 import re
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from tamis.evaluation.controls import RANDOM
 from tamis.evaluation.judgement import interval, p_value, sentence, signed
@@ -12,7 +13,7 @@ from tamis.evaluation.plots import Scale, bars
 from tamis.evaluation.significance import Comparison
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
     from tamis.evaluation.report import Report
 
@@ -52,6 +53,10 @@ def megabytes(num_bytes: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
 
 
+def _fixed(value: float, digits: int = 3) -> Markup:
+    return Markup(f"{value:.{digits}f}".replace("-", "−"))
+
+
 def _environment(*, autoescape: bool) -> "Environment":
     from jinja2 import Environment, StrictUndefined
 
@@ -66,17 +71,17 @@ def _environment(*, autoescape: bool) -> "Environment":
     environment.filters |= {
         "signed": lambda v: Markup(signed(v)),
         "number": lambda v: Markup(f"{v:,}"),
-        "fixed": lambda v, digits=3: Markup(f"{v:.{digits}f}".replace("-", "−")),
+        "fixed": _fixed,
         "percent": lambda v: Markup(f"{100 * v:.1f} %"),
         "bytes": lambda v: Markup(megabytes(v)),
-        "p": lambda v: Markup(p_value(v)) if autoescape is False else p_value(v),
+        "p": lambda v: Markup(escape(p_value(v))),
     }
     environment.globals |= {
         "interval": lambda low, high: Markup(interval(low, high)),
         "sentence": sentence,
         "status": status,
         "bars": bars,
-        "scale": lambda values: Scale.around(values),
+        "scale": Scale.around,
         "spanning": lambda rows: Scale.around([0.0, *(c.low for c in rows), *(c.high for c in rows)]),
         "random": RANDOM,
     }
@@ -92,14 +97,16 @@ def status(comparison: Comparison) -> tuple[str, str]:
 
 def html(report: "Report") -> str:
     """Render the page."""
-    return _environment(autoescape=True).from_string(_template("report.html.j2")).render(report=report)
+    return _template("report.html.j2", autoescape=True).render(report=report)
 
 
 def markdown(report: "Report") -> str:
     """Render the Markdown."""
-    text = _environment(autoescape=False).from_string(_template("report.md.j2")).render(report=report)
+    text = _template("report.md.j2", autoescape=False).render(report=report)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _template(name: str) -> str:
-    return resources.files("tamis.evaluation").joinpath("templates", name).read_text(encoding="utf-8")
+@cache
+def _template(name: str, *, autoescape: bool) -> "Template":
+    source = resources.files("tamis.evaluation").joinpath("templates", name).read_text(encoding="utf-8")
+    return _environment(autoescape=autoescape).from_string(source)

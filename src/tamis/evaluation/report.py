@@ -13,6 +13,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from tamis.data import Ledger
 from tamis.data.artefact import Staging
@@ -92,7 +93,7 @@ class Report(Settings):
     leakage: tuple[LeakageCheck, ...] = ()
     hubness: Hubness | None = None
     notes: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default_factory=dict)
     stages: tuple[Cost, ...] = ()
 
     @property

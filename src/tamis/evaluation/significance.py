@@ -6,7 +6,7 @@ Source: Smucker, Allan, Carterette 2007 (paired randomisation test); Efron 1979 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -99,39 +99,80 @@ class PairedTest(Settings):
         Raises:
           UsageError: the baseline is not among the systems, or they have different numbers of queries.
         """
-        sizes = {name: len(column) for name, column in values.items()}
-        if baseline not in values or len(set(sizes.values())) != 1 or not len(values[baseline]):
-            raise UsageError(
-                f"compare: the baseline is {baseline!r}, the systems and their queries are {sizes}. "
-                "Measure all on the same queries and name one of them as the baseline."
+        return self.tables({measure: values}, baseline, seed=seed)[0]
+
+    def tables(
+        self, values: Mapping[str, Mapping[str, np.ndarray]], baseline: str, *, seed: int
+    ) -> tuple[Significance, ...]:
+        """Make one table a measure, as `test` does, with the draws made once for all of them.
+
+        Args:
+          values: measure -> system -> float64 [Q]; the same systems and queries for each measure.
+          baseline: one of the systems.
+          seed: of the draws.
+
+        Raises:
+          UsageError: the baseline is not among the systems, or they have different numbers of queries.
+        """
+        for systems in values.values():
+            sizes = {name: len(column) for name, column in systems.items()}
+            if baseline not in sizes or len(set(sizes.values())) != 1 or not sizes[baseline]:
+                raise UsageError(
+                    f"compare: the baseline is {baseline!r}, the systems and their queries are {sizes}. "
+                    "Measure all on the same queries and name one of them as the baseline."
+                )
+        matrices = [
+            np.array([np.asarray(v, dtype=np.float64) for v in systems.values()]) for systems in values.values()
+        ]
+        bases = [list(systems).index(baseline) for systems in values.values()]
+        deltas = [matrix_SQ - matrix_SQ[base] for matrix_SQ, base in zip(matrices, bases, strict=True)]
+        means_RB = bootstrap_means(np.concatenate(matrices), draws=self.draws, seed=seed)
+        p_values = sign_flip_p(np.concatenate(deltas), draws=self.draws, seed=seed)
+        tables, start = [], 0
+        for (measure, systems), matrix_SQ, delta_SQ in zip(values.items(), matrices, deltas, strict=True):
+            rows = slice(start, start + len(systems))
+            tables.append(
+                self._table(measure, baseline, list(systems), matrix_SQ, delta_SQ, means_RB[rows], p_values[rows])
             )
-        matrix_SQ = np.array([np.asarray(values[name], dtype=np.float64) for name in values])
-        base = list(values).index(baseline)
-        others = [i for i in range(len(values)) if i != base]
-        deltas_SQ = matrix_SQ - matrix_SQ[base]
-        means_SB = bootstrap_means(matrix_SQ, draws=self.draws, seed=seed)
-        p_values = sign_flip_p(deltas_SQ[others], draws=self.draws, seed=seed)
-        adjusted = holm(p_values)
-        names = list(values)
+            start = rows.stop
+        return tuple(tables)
+
+    def _table(
+        self,
+        measure: str,
+        baseline: str,
+        names: list[str],
+        matrix_SQ: np.ndarray,
+        delta_SQ: np.ndarray,
+        means_SB: np.ndarray,
+        p_values: list[float],
+    ) -> Significance:
+        base = names.index(baseline)
+        others = [i for i in range(len(names)) if i != base]
+        adjusted = dict(zip(others, holm([p_values[i] for i in others]), strict=True))
+        intervals = [self._interval(row) for row in means_SB]
+        differences = {i: self._interval(means_SB[i] - means_SB[base]) for i in others}
         return Significance(
             measure=measure,
             baseline=baseline,
             num_queries=matrix_SQ.shape[1],
             means=tuple(
                 Mean(system=name, mean=_mean(row), low=low, high=high)
-                for name, row, (low, high) in zip(names, matrix_SQ, map(self._interval, means_SB), strict=True)
+                for name, row, (low, high) in zip(names, matrix_SQ, intervals, strict=True)
             ),
             comparisons=tuple(
-                self._comparison(
-                    names[i],
-                    baseline,
-                    measure,
-                    deltas_SQ[i],
-                    self._interval(means_SB[i] - means_SB[base]),
-                    p,
-                    p_adjusted,
+                Comparison(
+                    system=names[i],
+                    baseline=baseline,
+                    measure=measure,
+                    p=p_values[i],
+                    p_adjusted=adjusted[i],
+                    significant=adjusted[i] < self.alpha,
+                    low=differences[i][0],
+                    high=differences[i][1],
+                    **_counts(delta_SQ[i]),
                 )
-                for i, p, p_adjusted in zip(others, p_values, adjusted, strict=True)
+                for i in others
             ),
         )
 
@@ -139,36 +180,21 @@ class PairedTest(Settings):
         low, high = np.percentile(means_B, [50 * self.alpha, 100 - 50 * self.alpha])
         return round(float(low), 12), round(float(high), 12)
 
-    def _comparison(
-        self,
-        system: str,
-        baseline: str,
-        measure: str,
-        delta_Q: np.ndarray,
-        interval: tuple[float, float],
-        p: float,
-        p_adjusted: float,
-    ) -> Comparison:
-        num_queries = len(delta_Q)
-        sd = float(np.std(delta_Q, ddof=1)) if num_queries > 1 else 0.0
-        wins, losses = int((delta_Q > _TIE).sum()), int((delta_Q < -_TIE).sum())
-        return Comparison(
-            system=system,
-            baseline=baseline,
-            measure=measure,
-            delta=_mean(delta_Q),
-            low=interval[0],
-            high=interval[1],
-            p=p,
-            p_adjusted=p_adjusted,
-            significant=p_adjusted < self.alpha,
-            wins=wins,
-            ties=num_queries - wins - losses,
-            losses=losses,
-            num_queries=num_queries,
-            smallest_detectable=round(_POWER * sd / math.sqrt(num_queries), 12),
-            num_queries_needed=math.ceil(round((_POWER * sd / TARGET_DIFFERENCE) ** 2, 9)),
-        )
+
+def _counts(delta_Q: np.ndarray) -> dict[str, Any]:
+    """Return the fields of a Comparison that follow from the differences alone."""
+    num_queries = len(delta_Q)
+    sd = float(np.std(delta_Q, ddof=1)) if num_queries > 1 else 0.0
+    wins, losses = int((delta_Q > _TIE).sum()), int((delta_Q < -_TIE).sum())
+    return {
+        "delta": _mean(delta_Q),
+        "wins": wins,
+        "ties": num_queries - wins - losses,
+        "losses": losses,
+        "num_queries": num_queries,
+        "smallest_detectable": round(_POWER * sd / math.sqrt(num_queries), 12),
+        "num_queries_needed": math.ceil(round((_POWER * sd / TARGET_DIFFERENCE) ** 2, 9)),
+    }
 
 
 def compare(
@@ -226,7 +252,7 @@ def sign_flip_p(deltas_CQ: np.ndarray, *, draws: int, seed: int) -> list[float]:
     observed = np.abs(deltas_CQ.mean(axis=1)) - _ROUNDING
     hits = np.zeros(len(deltas_CQ), dtype=np.int64)
     rng = np.random.default_rng([seed, 2])
-    width = -(-num_queries // 8)
+    width = -(-num_queries // 32) * 4  # whole words: then blocks of any size draw the same bits
     block = max(1, _BLOCK_CELLS // num_queries)
     for start in range(0, total, block):
         size = min(block, total - start)
@@ -234,7 +260,7 @@ def sign_flip_p(deltas_CQ: np.ndarray, *, draws: int, seed: int) -> list[float]:
             bits = np.arange(start, start + size)[:, None] >> np.arange(num_queries) & 1
         else:
             packed = np.frombuffer(rng.bytes(size * width), np.uint8).reshape(size, width)
-            bits = np.unpackbits(packed, axis=1, count=num_queries)
+            bits = np.unpackbits(packed, axis=1, count=num_queries).astype(np.int64)
         signs = bits.astype(np.float64) * 2 - 1
         means_CB = np.einsum("bq,cq->cb", signs, deltas_CQ) / num_queries
         hits += (np.abs(means_CB) >= observed[:, None]).sum(axis=1)

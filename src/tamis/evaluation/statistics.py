@@ -165,7 +165,7 @@ class _Counter:
         joined = "".join(text.filter(pc.invert(pc.string_is_ascii(text))).to_pylist())
         points = np.frombuffer(joined.encode("utf-32-le"), np.uint32)
         places = np.searchsorted(_EDGES, points[points >= 128], side="right")
-        found = np.bincount(places, minlength=2 * len(_SCRIPTS) + 1)[1::2]  # odd places lie within a range
+        found = np.bincount(places, minlength=2 * len(_SCRIPTS))[1::2]  # odd places lie within a range
         for (_, _, name), count in zip(_SCRIPTS, found.tolist(), strict=True):
             self.scripts[name] += count
         _, offsets, data = text.cast(pa.large_string()).buffers()

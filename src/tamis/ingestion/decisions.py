@@ -109,7 +109,7 @@ class Decisions:
         return counts
 
     def _content(self, row: int) -> tuple[str, str]:
-        found = self._staged.row(int(row))
+        found = self._staged.row(int(row), ("title", "text"))
         return found["title"], found["text"]
 
     def _doc_id(self, row: int) -> str:

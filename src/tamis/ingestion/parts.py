@@ -186,6 +186,7 @@ class Staged:
         sizes = [size for part in parts for size in part.batch_sizes]
         self._stops = np.cumsum(np.array(sizes, dtype=np.int64)).tolist()
         self._open = lru_cache(maxsize=64)(self._reader)
+        self._batch = lru_cache(maxsize=1024)(self._mapped)  # views of mapped pages: the system takes them back
 
     def __len__(self) -> int:
         """Number of documents."""
@@ -194,6 +195,9 @@ class Staged:
     def _reader(self, number: int) -> Any:  # noqa: ANN401 - an Arrow reader
         return pa.ipc.open_file(pa.memory_map(str(documents_file(self._folder, number))))
 
+    def _mapped(self, number: int, index: int) -> pa.RecordBatch:
+        return self._open(number).get_batch(index)
+
     def batches(self) -> Iterator[tuple[int, int, pa.RecordBatch]]:
         """Yield (task number, first row, batch)."""
         first = 0
@@ -201,11 +205,10 @@ class Staged:
             yield number, first, self._open(number).get_batch(index)
             first = stop
 
-    def row(self, row: int) -> dict[str, Any]:
-        """Return one document."""
+    def row(self, row: int, columns: Sequence[str] = ("doc_id", "unit", "line")) -> dict[str, Any]:
+        """Return the named columns of one document, and its ``task``."""
         at = bisect_right(self._stops, row)
         number, index = self._batches[at]
-        batch = self._open(number).get_batch(index)
+        batch = self._batch(number, index)
         inside = row - (self._stops[at - 1] if at else 0)
-        found: dict[str, Any] = {**batch.slice(inside, 1).to_pylist()[0], "task": number}
-        return found
+        return {"task": number, **{name: batch[name][inside].as_py() for name in columns}}

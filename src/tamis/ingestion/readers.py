@@ -87,7 +87,7 @@ def _read_stream(unit: Unit, raw: ByteStream, names: FieldNames, reading: Readin
         yield from _read_whole(source, raw)
     if raw.problem and source.kind in ("jsonl", "json", "csv", "tsv"):
         yield Reject(
-            reading.num_lines, raw.num_out, raw.problem[0], clip(f"{raw.problem[1]}; what follows was not read")
+            reading.num_lines + 1, raw.num_out, raw.problem[0], clip(f"{raw.problem[1]}; what follows was not read")
         )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from tamis.data import Corpus, Qrels, Queries, Run
@@ -189,10 +190,17 @@ class BM25Index:
 
     @cached_property
     def forward(self) -> Packed:
-        """Terms of each document: starts int64 [D + 1], terms int32 and counts int32. Made on first use, O(postings)."""
+        """Terms of each document: starts int64 [D + 1], terms and counts int32. Made on first use, O(postings)."""
         from tamis.ops.postings import transpose
 
         return transpose(self.starts, self.docs, np.asarray(self.counts, np.int32), len(self.doc_ids))
+
+    @cached_property
+    def term_is_usable(self) -> np.ndarray:
+        """Bool [V]: terms of 2 to 20 characters, which feedback may add to a query."""
+        sizes = pc.utf8_length(self.terms).to_numpy(zero_copy_only=False)
+        usable: np.ndarray = (sizes >= 2) & (sizes <= 20)
+        return usable
 
     @property
     def num_without_terms(self) -> int:

@@ -162,8 +162,16 @@ class DenseIndex:
 
     def corrected(self, bias: np.ndarray | None) -> "DenseIndex":
         """Return the same index with a value [D] added to every score of a document."""
-        parts = {"encoder": self.encoder, "made_by": self.made_by, "stored": self._stored}
-        return DenseIndex(self.settings, self.doc_ids, self.vectors, self.zero_rows, bias=bias, **parts)
+        return DenseIndex(
+            self.settings,
+            self.doc_ids,
+            self.vectors,
+            self.zero_rows,
+            encoder=self.encoder,
+            made_by=self.made_by,
+            bias=bias,
+            stored=self._stored,
+        )
 
     def encode(self, queries: Queries) -> np.ndarray:
         """Encode queries with the index's own encoder: float32 [B, H].
@@ -255,7 +263,7 @@ class DenseIndex:
         if encoder is not None and (encoder.fingerprint, encoder.dim) != (made_by, dim):
             raise ArtefactError(
                 f"{folder}: made with the encoder {made_by[:12]} ({dim} dimensions), opened with "
-                f"{encoder.fingerprint[:12]} ({encoder.dim} dimensions). Use the same encoder, or build the index again."
+                f"{encoder.fingerprint[:12]} ({encoder.dim} dimensions). Use the same encoder, or build it again."
             )
         vectors = store.read_array(folder / "vectors.npy", (settings.dtype,), 2)
         zero_rows = store.read_array(folder / "zero_rows.npy", ("int64",))

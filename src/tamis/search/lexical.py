@@ -92,6 +92,10 @@ class Analysis(Settings):
             telling = [stem(self.expand(w)) for w in found]
         return list(chain.from_iterable(telling))
 
+    def num_telling(self, text: str) -> int:
+        """Count the words of a query that say something: no stop words, none of the filler of questions."""
+        return sum(1 for w in self.surfaces(text) if w.lower() not in QUERY_STOP_WORDS and self.expand(w))
+
     def surfaces(self, text: str) -> list[str]:
         """Return the surface words of a text."""
         return self.splitter.findall(text.lower() if self.lowers_first else text)

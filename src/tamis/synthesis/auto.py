@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow.compute as pc
 
 from tamis.data.corpus import Corpus
 from tamis.ops.bytes import text_hashes, token_hashes
@@ -65,19 +66,36 @@ def available(corpus: Corpus) -> Available:
         Headings(),
     ]
     tried += [LinkPairs(), InverseCloze(), BodyFirst(), PROP()]
-    for maker in tried:
+    for plain in tried:
+        maker = scaled(plain, corpus)
         # links lead out of a sample, parents are cut apart in one: these are tried on all documents
         whole = isinstance(maker, LinkPairs | BodyFirst) and _worth_it(maker, sample)
         pairs = maker.mine(corpus if whole else sample, seed=0)
         size = len(corpus) if whole else len(sample)
         if len(pairs.queries) >= max(1.0, _MIN_YIELD_FRAC * size):
-            makers.append(maker)
+            makers.append(plain)
         else:
             reasons = ", ".join(f"{reason} {count}" for reason, count in pairs.dropped.most_common(3))
             left_out[maker.label] = (
                 f"{len(pairs.queries)} queries from {size} documents ({reasons or 'nothing to make one of'})"
             )
     return Available(tuple(makers), left_out)
+
+
+def scaled(maker: PairMaker, corpus: Corpus, per_doc: int = 0) -> PairMaker:
+    """Return the maker with at least ``per_doc`` queries a document.
+
+    Makers that count by parent take as many times more as a parent has passages on average: two headings of
+    a book would be as good as none.
+    """
+    values: dict[str, Any] = {}
+    for name in ("per_doc", "pairs_per_doc"):
+        if name in type(maker).model_fields:
+            values[name] = max(per_doc, getattr(maker, name))
+    if corpus.is_passages and isinstance(maker, Headings | BodyFirst) and len(corpus):
+        num_parents = pc.count_distinct(corpus.table(["parent_doc_id"])["parent_doc_id"]).as_py()
+        values["per_doc"] *= -(-len(corpus) // num_parents)
+    return maker.model_copy(update=values)
 
 
 def _sample(corpus: Corpus) -> Corpus:

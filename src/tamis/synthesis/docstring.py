@@ -17,6 +17,7 @@ from tamis.data.corpus import Corpus
 from tamis.ops.text import sentence_spans, word_spans
 from tamis.synthesis.fields import field_value
 from tamis.synthesis.pairs import (
+    NOTHING,
     Candidate,
     PairBuilder,
     PairMaker,
@@ -72,7 +73,7 @@ class DocstringPairs(PairMaker):
             if not query:
                 builder.dropped["no_docstring"] += 1
                 continue
-            start, stop = (in_text[0], in_text[1]) if in_text else (-1, -1)
+            start, stop = (in_text[0], in_text[1]) if in_text else NOTHING  # the view leaves the metadata out
             at = doc["text"].find(query, start, stop) if in_text else -1
             span = (at, at + len(query)) if at >= 0 else (-1, -1)
             candidates.append(Candidate(query, Positive(doc["doc_id"], start, stop), doc["doc_id"], 0, span))

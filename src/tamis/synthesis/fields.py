@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tamis.data.corpus import Corpus
 from tamis.synthesis.pairs import (
+    NOTHING,
     Candidate,
     PairBuilder,
     PairMaker,
@@ -74,6 +75,7 @@ class FieldPairs(PairMaker):
                 builder.dropped["no_text_value"] += 1
             for number, value in values:
                 cut = leading_copy(doc["text"], value)
+                cut = cut if cut[1] > 0 else NOTHING  # the view leaves the metadata out
                 same_title = leading_copy(doc["title"], value)[1] == len(doc["title"]) > 0
                 candidates.append(
                     Candidate(value, Positive(doc["doc_id"], *cut, cut_title=same_title), doc[unit], number)

@@ -20,7 +20,7 @@ from tamis.data.queries import QRELS_SCHEMA, QUERY_SCHEMA, Qrels, Queries
 from tamis.data.settings import Settings
 from tamis.ops.bytes import text_hashes
 from tamis.ops.hashing import text_keys, uniform
-from tamis.synthesis.auto import available
+from tamis.synthesis.auto import available, scaled
 from tamis.synthesis.leakage import Report, gate, leakage
 from tamis.synthesis.mixture import PairMixture, water_fill
 from tamis.synthesis.pairs import PairMaker, Pairs
@@ -200,8 +200,7 @@ class _Miner:
         needed = -(-2 * settings.min_dev_queries // max(1, len(self.dev_ids)))
         per_doc = max(settings.per_doc, min(needed, _MAX_PER_DOC))
         for maker in makers:
-            more: dict[str, Any] = {n: per_doc for n in ("per_doc", "pairs_per_doc") if n in type(maker).model_fields}
-            pairs = maker.model_copy(update=more).mine(self._mined, seed=seed)
+            pairs = scaled(maker, self._mined, per_doc).mine(self._mined, seed=seed)
             for reason, count in pairs.dropped.items():
                 dropped[(maker.label, reason)] += count
             dev, train, num_astride = _by_side(pairs, self.dev_ids)
@@ -225,10 +224,12 @@ class _Dev:
         self.rejected: list[tuple[str, str]] = []  # (source document, query)
 
     def select(self, settings: Synthesize, train: Queries, seed: int) -> Pairs:
-        """Fill from the first tier up to max_dev_queries, from the others up to min_dev_queries."""
+        """Fill from the first tier that has any up to max_dev_queries, from later ones up to min_dev_queries."""
         chosen = _concat([])
-        for number, tier in enumerate(_TIERS):
-            goal = settings.max_dev_queries if number == 0 else min(settings.min_dev_queries, settings.max_dev_queries)
+        for tier in _TIERS:
+            goal = settings.max_dev_queries
+            if len(chosen.queries):
+                goal = min(settings.min_dev_queries, goal)
             left = goal - len(chosen.queries)
             offered = {n: p for n, p in self._parts.items() if n.split(".")[0] in tier}
             if left <= 0 or not offered:

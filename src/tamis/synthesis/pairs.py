@@ -21,6 +21,8 @@ from tamis.ops.hashing import splitmix64, text_keys, uniform
 
 TEXT = pa.large_string()
 BATCH_DOCS = 2048
+NOTHING = (0, 0)
+"""A cut of no text: the query stands in the metadata or section, which no view shows."""
 
 
 @dataclass(frozen=True)

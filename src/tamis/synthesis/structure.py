@@ -12,6 +12,7 @@ from pydantic import Field
 from tamis.data.corpus import Corpus
 from tamis.ops.text import sentence_spans
 from tamis.synthesis.pairs import (
+    NOTHING,
     Candidate,
     PairBuilder,
     PairMaker,
@@ -99,7 +100,7 @@ class Headings(PairMaker):
         text = " > ".join(p for p in (title, section) if p) if full else section.split(" > ")[-1]
         own = heading_lines(doc["text"])
         first = own[0] if own and doc["text"][: own[0][1]].strip() == "" else None
-        cut = (first[1], first[2]) if first else (-1, -1)
+        cut = (first[1], first[2]) if first else NOTHING  # the view leaves the section out
         span = first[3] if first and not full and first[0][-1] == text else (-1, -1)
         positive = Positive(doc["doc_id"], *cut, cut_title=full and bool(title))
         return [Candidate(text, positive, doc["parent_doc_id"], 0, span)]

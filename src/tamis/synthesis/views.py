@@ -21,7 +21,7 @@ TEXT = pa.large_string()
 class ViewCorpus(Corpus):
     """A corpus in which some documents are replaced by what their queries left of them.
 
-    Order, ids and all other columns are those of the corpus it was made from, which it reads in batches:
+    Order, ids and the other columns are those of the corpus it was made from, which it reads in batches:
     only the replaced texts are held in memory.
 
     Attributes:
@@ -66,18 +66,22 @@ class ViewCorpus(Corpus):
         mask = np.zeros(len(batch), bool)
         mask[inside] = True
         arrays = list(batch.columns)
-        for name, values in (("text", self._texts), ("title", self._titles)):
+        told = [("text", self._texts.take(pa.array(places))), ("title", self._titles.take(pa.array(places)))]
+        # a query may have come from here; what else these columns say is not searched
+        told += [(n, pa.array([empty] * len(inside), TEXT)) for n, empty in (("metadata", "{}"), ("section", ""))]
+        for name, values in told:
             at = batch.schema.get_field_index(name)
             if at >= 0:
-                arrays[at] = pc.replace_with_mask(arrays[at], pa.array(mask), values.take(pa.array(places)))
+                arrays[at] = pc.replace_with_mask(arrays[at], pa.array(mask), values)
         return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
 def apply_views(corpus: Corpus, qrels: Qrels) -> ViewCorpus:
     """Return the corpus with every positive that has a cut replaced by its view.
 
-    All cuts of a document are taken out of it, whichever query they belong to. A document of which only the
-    title is left has it as its text.
+    A replaced document has no metadata and no section either: a query may have been read there, and is then
+    marked by an empty cut (0, 0). All cuts of a document are taken out of it, whichever query they belong to.
+    A document of which only the title is left has it as its text.
 
     Args:
       corpus: documents or passages; read in batches later, not copied.
@@ -131,7 +135,7 @@ def cut_all(text: str, spans: Sequence[tuple[int, int]]) -> str:
         else:
             merged.append((start, stop))
     for start, stop in reversed(merged):
-        text = cut(text, start, stop)
+        text = cut(text, start, stop) if start < stop else text
     return text
 
 
