@@ -8,25 +8,41 @@ from typing import Any
 
 __version__ = "0.1.0"
 _HOMES = {
-    "Corpus": "tamis.data",
-    "Queries": "tamis.data",
-    "Qrels": "tamis.data",
-    "Run": "tamis.data",
-    "Ledger": "tamis.data",
-    "TamisError": "tamis.errors",
-    "DataError": "tamis.errors",
-    "RecipeError": "tamis.errors",
     "ArtefactError": "tamis.errors",
+    "BM25": "tamis.search.bm25",
+    "Built": "tamis.pipeline",
+    "Convex": "tamis.search.fuse",
+    "Corpus": "tamis.data",
+    "DataError": "tamis.errors",
+    "Dense": "tamis.search.dense",
+    "Engine": "tamis.engine",
+    "Hit": "tamis.engine",
+    "Judge": "tamis.evaluation",
+    "Ledger": "tamis.data",
+    "Qrels": "tamis.data",
+    "Queries": "tamis.data",
+    "RecipeError": "tamis.errors",
+    "ReciprocalRank": "tamis.search.fuse",
+    "Recipe": "tamis.recipe",
     "ResourceError": "tamis.errors",
+    "Run": "tamis.data",
+    "StaticSVD": "tamis.training.pretrain.static_svd",
+    "TamisError": "tamis.errors",
+    "build": "tamis.pipeline",
+    "compare": "tamis.judge",
+    "evaluate": "tamis.evaluation.measures",
+    "load_encoder": "tamis.models",
+    "open": "tamis.engine",
 }
-__all__ = sorted([*_HOMES, "__version__"])
+_ALIASES = {"open": "Engine", "compare": "compare_runs"}
+__all__ = sorted([*_HOMES, "__version__"])  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
     """Import a public name from its home module."""
     if name not in _HOMES:
         raise AttributeError(f"module 'tamis' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES[name]), _ALIASES.get(name, name))
 
 
 def __dir__() -> list[str]:

@@ -131,14 +131,22 @@ class PairedTest(Settings):
         tables, start = [], 0
         for (measure, systems), matrix_SQ, delta_SQ in zip(values.items(), matrices, deltas, strict=True):
             rows = slice(start, start + len(systems))
-            tables.append(
-                self._table(measure, baseline, list(systems), matrix_SQ, delta_SQ, means_RB[rows], p_values[rows])
+            table = self._table(
+                measure=measure,
+                baseline=baseline,
+                names=list(systems),
+                matrix_SQ=matrix_SQ,
+                delta_SQ=delta_SQ,
+                means_SB=means_RB[rows],
+                p_values=p_values[rows],
             )
+            tables.append(table)
             start = rows.stop
         return tuple(tables)
 
     def _table(
         self,
+        *,
         measure: str,
         baseline: str,
         names: list[str],

@@ -41,6 +41,7 @@ class Plan(Settings):
     method: Literal["plan"] = "plan"
     weights: dict[str, Weight]
     feedback: dict[str, Feedback] = Field(default_factory=dict)
+    by_length: tuple[str, ...] = ()
     depth: Annotated[int, Field(ge=1, le=10_000)] = 100
 
     def weights_AB(self, names: Sequence[str], lengths_B: np.ndarray) -> np.ndarray:
