@@ -35,9 +35,9 @@ fmt: $(READY)  ## rewrite in the house format
 
 bench: $(READY)  ## every public figure; writes docs/evidence.md (long)
 	$(BIN)/python -m pytest -q -m slow tests
-	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/retrieval.py --encoder scratch
+	$(BIN)/python benchmarks/retrieval.py --encoder minilm
 	$(BIN)/python benchmarks/scaling.py
-	$(BIN)/python benchmarks/evidence.py
 
 golden: $(READY)  ## rewrite tests/golden from today's answers; review the diff
 	$(BIN)/python -m pytest -q tests/golden --rewrite-golden

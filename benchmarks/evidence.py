@@ -18,6 +18,7 @@ def write_section(name: str, markdown: str) -> None:
 
 HEAD = """# Evidence
 
-Every figure here was printed by a script of `benchmarks/` (`make bench` runs them all). Controls stand in the same table; losses
-stand like wins. Intervals are 95 % percentile bootstraps over queries; p-values are paired sign-flip randomisation tests.
+Every figure here was printed by a script of `benchmarks/` (`make bench` runs them all). Controls stand in the same
+table; losses stand like wins. Intervals are 95 % percentile bootstraps over queries; p-values are paired sign-flip
+randomisation tests, adjusted by Holm within a set.
 """

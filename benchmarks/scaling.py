@@ -67,7 +67,13 @@ def measure(corpus: Path, out: Path) -> dict[str, float]:
     index_bytes = sum(p.stat().st_size for p in (out / "index").rglob("*") if p.is_file())
     stages = {s["name"]: s["seconds"] for s in built["stages"]}
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": sum(stages.values()), "cpu": cpu, "peak_mib": built["peak_mib"], "index_mib": index_bytes / 2**20, **stages}
+    return {
+        "seconds": sum(stages.values()),
+        "cpu": cpu,
+        "peak_mib": built["peak_mib"],
+        "index_mib": index_bytes / 2**20,
+        **stages,
+    }
 
 
 def main() -> None:

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "lexical", "dense", "rrf", "bm25"]
 MAX_QUERY_CHARS = 8192
-_PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "scipy", "numba", "pyarrow", "bm25s", "faiss-cpu")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "numpy",
+    "scipy",
+    "numba",
+    "pyarrow",
+    "bm25s",
+    "faiss-cpu",
+)
 _PARTS = ("corpus", "dropped", "passages", "collection", "pairs", "encoder", "runs", "report")
 
 
@@ -114,13 +124,13 @@ class Engine:
         ids = table["doc_id"].to_pylist()
         documents = self.corpus.take(self.corpus.rows_of(ids), ["title", "text"]).to_pylist() if ids else []
         hits = []
-        for number, (doc_id, score, document) in enumerate(zip(ids, table["score"].to_pylist(), documents, strict=True)):
+        for number, (doc_id, score, document) in enumerate(
+            zip(ids, table["score"].to_pylist(), documents, strict=True)
+        ):
             window = self.index.snippet(document["text"], text)
             snippet = document["text"][window.start : window.stop]
             marks = tuple((a - window.start, b - window.start) for a, b in window.highlights)
-            hits.append(
-                Hit(number + 1, doc_id, score, document["title"], snippet, marks, window.start, window.stop)
-            )
+            hits.append(Hit(number + 1, doc_id, score, document["title"], snippet, marks, window.start, window.stop))
         return hits
 
 
@@ -134,7 +144,9 @@ def current_index(folder: Path) -> Path:
     try:
         name = pointer.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{folder}: no finished index ({pointer} cannot be read). Run `tamis build` again.") from error
+        raise ArtefactError(
+            f"{folder}: no finished index ({pointer} cannot be read). Run `tamis build` again."
+        ) from error
     if not (name.startswith("v") and name[1:].isdigit() and len(name) <= 10):
         raise ArtefactError(f"{pointer}: names {name[:40]!r}, expected a version as v0001. Run `tamis build` again.")
     return folder / "index" / name

@@ -6,11 +6,11 @@ from pathlib import Path
 from tamis.data import Corpus, Qrels, Queries, Run
 from tamis.errors import UsageError
 from tamis.evaluation import Judge, Judgement, random_run
-from tamis.search.index import SearchIndex
+from tamis.search.index import Mode, SearchIndex
 
 ENGINE = "tamis"
 CONTROLS = ("BM25", "encoder alone", "untuned fusion", "random")
-_MODES = {ENGINE: "hybrid", "BM25": "bm25", "encoder alone": "dense", "untuned fusion": "rrf"}
+_MODES: dict[str, Mode] = {ENGINE: "hybrid", "BM25": "bm25", "encoder alone": "dense", "untuned fusion": "rrf"}
 
 
 def system_runs(index: SearchIndex, queries: Queries, corpus: Corpus, *, k: int, seed: int) -> dict[str, Run]:

@@ -135,7 +135,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def append_line(path: Path, line: bytes) -> None:
     """Append one line to a log. Not atomic and not awaited: a log may lose its last lines, nothing reads it back."""
     try:
-        with open(path, "ab") as file:
+        with path.open("ab") as file:
             file.write(line.replace(b"\n", b" ") + b"\n")
     except OSError as error:
         raise refused("append to", path, error) from error

@@ -1,1 +1,1 @@
-
+"""Engines: where work runs; the same bytes from every one."""

@@ -1,1 +1,1 @@
-
+"""Ops: arrays in, arrays out; no document, no file, no model."""

@@ -24,7 +24,7 @@ def _mix(h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _decode(data, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0911
+def _decode(data, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return code point and length in bytes; a sequence cut off by ``stop`` counts as one odd byte."""
     lead = np.int64(data[at])
     if lead < 0x80:
@@ -72,7 +72,7 @@ def _add_code(h, code):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _next_token(data, at, stop, classes, lowers, words_only):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+def _next_token(data, at, stop, classes, lowers, words_only):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return where the next token ends, its hash and its class; class 0 when there is none."""
     kind = np.int64(0)
     code, size = np.int64(0), 0
@@ -98,7 +98,7 @@ def _next_token(data, at, stop, classes, lowers, words_only):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def _document(data, at, stop, classes, lowers, words_only, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+def _document(data, at, stop, classes, lowers, words_only, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Write the token hashes of one text into ``out``; return how many, and how many are spaceless."""
     count, num_spaceless = 0, 0
     while True:
@@ -172,7 +172,7 @@ def shingle_hash(tokens, start, width):  # type: ignore[no-untyped-def]  # noqa:
 
 
 @njit(cache=True, nogil=True)
-def minhash(data, offsets, classes, lowers, a, b, width, common):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, PLR0917
+def minhash(data, offsets, classes, lowers, a, b, width, common):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return signatures uint32 [n, K] and shingle positions used int32 [n]."""
     num_texts, num_hashes = len(offsets) - 1, len(a)
     signatures = np.full((num_texts, num_hashes), np.uint32(0xFFFFFFFF), np.uint32)
@@ -197,7 +197,7 @@ def minhash(data, offsets, classes, lowers, a, b, width, common):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def _matches(tokens, start, count, phrase, begin, end):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+def _matches(tokens, start, count, phrase, begin, end):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     if start + end - begin > count:
         return False
     for i in range(end - begin):  # noqa: SIM110 - a compiled loop
@@ -207,7 +207,7 @@ def _matches(tokens, start, count, phrase, begin, end):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def find_phrases(data, offsets, classes, lowers, phrases, starts, order, heads, filter_bits, width):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, PLR0917
+def find_phrases(data, offsets, classes, lowers, phrases, starts, order, heads, filter_bits, width):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return for each phrase the row of the first text that holds it as consecutive words, or -1.
 
     ``heads`` are the sorted hashes of the phrases' first ``width`` tokens, ``order`` the phrase of each;

@@ -13,7 +13,7 @@ _EMPTY = np.zeros(0, np.int64)
 
 
 @njit(cache=True, nogil=True)
-def _accumulate(starts, docs, impacts, terms, weights, accumulator, touched):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+def _accumulate(starts, docs, impacts, terms, weights, accumulator, touched):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Add one query's impacts; return how many documents it touched (their rows are in ``touched``)."""
     count = 0
     for i in range(len(terms)):
@@ -51,7 +51,7 @@ def _sink(rows, scores, ties, at, size):  # type: ignore[no-untyped-def]  # noqa
 
 
 @njit(cache=True, nogil=True)
-def _keep_best(accumulator, touched, count, ranks, rows, scores, ties):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+def _keep_best(accumulator, touched, count, ranks, rows, scores, ties):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Fill rows and scores with the best of the touched documents above 0, best first; return how many."""
     size, k = 0, len(rows)
     for i in range(count):
@@ -80,7 +80,7 @@ def _keep_best(accumulator, touched, count, ranks, rows, scores, ties):  # type:
 
 
 @njit(cache=True, nogil=True)
-def _search(starts, docs, impacts, ranks, q_starts, q_terms, q_weights, p_starts, p_docs, rows_BK, scores_BK, p_scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+def _search(starts, docs, impacts, ranks, q_starts, q_terms, q_weights, p_starts, p_docs, rows_BK, scores_BK, p_scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     num_docs, k = len(ranks), rows_BK.shape[1]
     accumulator = np.full(num_docs, np.nan)
     touched = np.empty(num_docs, np.int32)
@@ -153,7 +153,7 @@ def _read_only(array: np.ndarray, dtype: type) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _transpose(starts, columns, counts, num_columns, c_starts, c_rows, c_counts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+def _transpose(starts, columns, counts, num_columns, c_starts, c_rows, c_counts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for at in range(len(columns)):
         c_starts[columns[at] + 1] += 1
     for column in range(num_columns):

@@ -3,8 +3,12 @@
 import re
 
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st vs etc fig figs eq eqs no nos vol sec al ed eds pp ch dept est inc ltd co jr sr "
-    "e.g i.e cf approx jan feb mar apr jun jul aug sep sept oct nov dec".split()
+    word
+    for line in (
+        "mr mrs ms dr prof st vs etc fig figs eq eqs no nos vol sec al ed eds pp ch dept est inc ltd co jr sr",
+        "e.g i.e cf approx jan feb mar apr jun jul aug sep sept oct nov dec",
+    )
+    for word in line.split()
 )
 # A mark, closing quotes or brackets, a blank, then a capital, digit or opening mark; or a blank line.
 _BREAK = re.compile(r"(?:[.!?][\"'”’)\]]{0,3}[ \t\n]|[。！？]|\n[ \t]{0,8}\n)")
@@ -18,7 +22,8 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     A full stop ends a sentence when a blank and then no lower-case letter follow, and the word before
     it is neither a known abbreviation nor a single letter.
     """
-    spans, start = [], 0
+    spans: list[tuple[int, int]] = []
+    start = 0
     for match in _BREAK.finditer(text):
         stop = match.start() + (0 if text[match.start()] == "\n" else len(match.group().rstrip()))
         if text[match.start()] == "." and not _ends_sentence(text, match.start(), match.end()):

@@ -64,7 +64,7 @@ def top_k(
 class _Block(NamedTuple):
     """Rows low, low + 1, ... of the vectors."""
 
-    vector_DH: np.ndarray  # noqa: N815
+    vector_DH: np.ndarray
     allowed: np.ndarray | None
     bias: np.ndarray | None
     max_norm: float | None

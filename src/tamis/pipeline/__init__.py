@@ -33,7 +33,8 @@ def build(
       sources: folders, files or globs.
       out: the engine's folder.
       recipe: settings, or a TOML file of them; the defaults where it is None.
-      queries, qrels: judged queries of your own; they judge the engine and choose nothing.
+      queries: judged queries of your own (BEIR lines); they judge the engine and choose nothing.
+      qrels: their judgements.
       workers: processes that read files; the result is the same for any number.
       force: names of stages to make again.
       allow_network: let an encoder id be downloaded.

@@ -11,9 +11,7 @@ from tamis.data import Corpus, Qrels, Queries
 from tamis.data.artefact import Staging
 from tamis.synthesis import Made, apply_views
 
-PAIR_SCHEMA = pa.schema(
-    [(name, pa.large_string()) for name in ("query_id", "doc_id", "method", "anchor", "positive")]
-)
+PAIR_SCHEMA = pa.schema([(name, pa.large_string()) for name in ("query_id", "doc_id", "method", "anchor", "positive")])
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,9 @@ def write(staging: Staging, units: Corpus, made: Made) -> None:
 def read(folder: Path) -> Collection:
     """Read what `write` wrote."""
     tables = {
-        f"{side}-{kind}": pq.read_table(folder / "provenance" / f"{side}-{kind}.parquet", page_checksum_verification=True)
+        f"{side}-{kind}": pq.read_table(
+            folder / "provenance" / f"{side}-{kind}.parquet", page_checksum_verification=True
+        )
         for side in ("dev", "train")
         for kind in ("queries", "qrels")
     }
@@ -79,5 +79,7 @@ def write_pairs(staging: Staging, units: Corpus, made: Made) -> None:
         row["anchor"] = queries[row["query_id"]]
         row["positive"] = "\n".join(part for part in (document["title"], document["text"]) if part)
     with staging.create("part-00000.parquet") as sink:
-        pq.write_table(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA), sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(
+            pa.Table.from_pylist(rows, schema=PAIR_SCHEMA), sink, compression="zstd", write_page_checksum=True
+        )
     staging.counts["pairs"] = len(rows)

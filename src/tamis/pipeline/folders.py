@@ -24,7 +24,9 @@ def fingerprint_sources(paths: Sequence[str], exclude: Sequence[str]) -> str:
                 while block := file.read(_BLOCK_BYTES):
                     digest.update(block)
         except OSError as error:
-            raise DataError(f"cannot read {source.path}: {error.strerror}. Check it, or leave it out with --exclude.") from error
+            raise DataError(
+                f"cannot read {source.path}: {error.strerror}. Check it, or leave it out with --exclude."
+            ) from error
         parts[source.label] = digest.hexdigest()
     return artefact.fingerprint({"files": parts, "unreadable": sorted(label for label, _ in found.unreadable)})
 

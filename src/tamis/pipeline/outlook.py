@@ -84,9 +84,13 @@ def look_ahead(sources: Sequence[str], out: Path, recipe: Recipe) -> Outlook:
     free = shutil.disk_usage(parent).free
     problems = []
     if disk > free:
-        problems.append(f"about {disk / 2**20:.0f} MiB of disk are needed at {parent}, {free / 2**20:.0f} MiB are free.")
+        problems.append(
+            f"about {disk / 2**20:.0f} MiB of disk are needed at {parent}, {free / 2**20:.0f} MiB are free."
+        )
     if not scratch and not Path(recipe.encoder).is_dir():
-        problems.append(f"the encoder {recipe.encoder!r} is no folder here; a hub id needs `tamis build --allow-network`.")
+        problems.append(
+            f"the encoder {recipe.encoder!r} is no folder here; a hub id needs `tamis build --allow-network`."
+        )
     return Outlook(len(found.files), size, stages, seconds, memory, disk, free, tuple(problems))
 
 
@@ -119,9 +123,11 @@ def _why(name: str, sources: Sequence[str], out: Path, recipe: Recipe, settings:
         return "damaged"
     if settings is not None and manifest.settings != settings:
         return "settings changed"
-    if name != "ingest" and name != "passages" and manifest.seed != recipe.seed:
+    if name not in {"ingest", "passages"} and manifest.seed != recipe.seed:
         return "another seed"
-    if name == "ingest" and manifest.inputs.get("files") != folders.fingerprint_sources(sources, recipe.ingestion.exclude):
+    if name == "ingest" and manifest.inputs.get("files") != folders.fingerprint_sources(
+        sources, recipe.ingestion.exclude
+    ):
         return "input changed"
     if name == "encode" and ("encoder" in manifest.inputs) == (recipe.encoder == "scratch"):
         return "another encoder"

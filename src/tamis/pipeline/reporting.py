@@ -63,7 +63,9 @@ class Findings:
             return "No queries could be made from this corpus and none were given: nothing is known of its quality."
         on = "your judgements" if headline.judged_on == "judgements" else "held-out pseudo-queries"
         control = CONTROLS[0]
-        sentence = next((v for c, v in zip(headline.comparisons, headline.verdicts, strict=False) if c.baseline == control), "")
+        sentence = next(
+            (v for c, v in zip(headline.comparisons, headline.verdicts, strict=False) if c.baseline == control), ""
+        )
         mean = next(s.means[headline.measure].mean for s in headline.systems if s.name == ENGINE)
         return f"{headline.measure} {mean:.3f} on {headline.num_queries:,} {on}. {sentence}"
 

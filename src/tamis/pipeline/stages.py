@@ -10,10 +10,10 @@ from typing import Any, Literal
 import orjson
 
 from tamis.data import Corpus, CorpusWriter, Qrels, Queries, artefact, durable, ledger, lock
-from tamis.data.artefact import Manifest, Staging
+from tamis.data.artefact import Manifest
 from tamis.data.corpus import PASSAGE_SCHEMA
 from tamis.engine import current_index
-from tamis.errors import DataError, UsageError
+from tamis.errors import UsageError
 from tamis.evaluation import Cost, measure_stage
 from tamis.ingestion.ingest import ingest
 from tamis.models import Encoder, load_encoder
@@ -125,9 +125,7 @@ class Build:
         inputs = {"corpus": self._content("corpus")}
 
         def make(stack: ExitStack) -> dict[str, int]:
-            staging = stack.enter_context(
-                artefact.stage(folder, "passages", settings=settings, inputs=inputs, seed=0)
-            )
+            staging = stack.enter_context(artefact.stage(folder, "passages", settings=settings, inputs=inputs, seed=0))
             if self.recipe.passages.needs_passages(documents):
                 with CorpusWriter(staging, PASSAGE_SCHEMA) as writer:
                     for batch in self.recipe.passages.cut(documents):

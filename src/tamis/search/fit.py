@@ -22,7 +22,7 @@ from tamis.search.feedback import RM3, Rocchio
 from tamis.search.fuse import FusionTuner, Pool, ReciprocalRank
 from tamis.search.hubness import QueryBank
 from tamis.search.index import SearchIndex
-from tamis.search.layout import DENSE, PLAIN, WORDS, Layout, prose_fields, sample, weights, with_passages
+from tamis.search.layout import DENSE, GRAMS, PLAIN, WORDS, Layout, prose_fields, sample, weights, with_passages
 from tamis.search.plan import Feedback, Plan, spread
 
 if TYPE_CHECKING:
@@ -74,8 +74,12 @@ class Fitted:
 
     def save(self, staging: Staging) -> None:
         """Write fit.json and one TREC run a system."""
-        facts = {"layout": self.layout.model_dump(mode="json"), "plan": self.plan.model_dump(mode="json")}
-        facts |= {"choices": list(self.choices), "runs": list(self.runs)}
+        facts = {
+            "layout": self.layout.model_dump(mode="json"),
+            "plan": self.plan.model_dump(mode="json"),
+            "choices": list(self.choices),
+            "runs": list(self.runs),
+        }
         staging.write_bytes("fit.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
         for name, run in self.runs.items():
             with staging.create(f"{_SLUGS.get(name, name)}.trec") as file:
@@ -141,7 +145,8 @@ class Fit(Settings):
         Args:
           view: documents or passages without their held-out parts.
           encoder: the engine's.
-          queries, qrels: held out.
+          queries: held out.
+          qrels: their judgements, with views.
           bank: training queries, for the hubness correction.
           is_given: whether the encoder was given rather than made from this corpus.
           seed: of samples and halves.
@@ -205,8 +210,10 @@ class _Fitting:
             point, halves = self._choose(pool)
         else:
             self._note(
-                "fusion weights", _show(self.prior), f"the prior: {int(self.is_sound.sum())} held-out queries of a sound kind, "
-                f"{self.settings.min_queries} are needed to move it"
+                "fusion weights",
+                _show(self.prior),
+                f"the prior: {int(self.is_sound.sum())} held-out queries of a sound kind, "
+                f"{self.settings.min_queries} are needed to move it",
             )
         layout = self.layout.model_copy(update={"fields": self.layout.fields if point.fields else ()})
         self._note_fields(point)
@@ -216,7 +223,11 @@ class _Fitting:
             layout = self._hubness(layout, plan)
         runs = self._runs(pool, halves)
         plan = with_passages(plan) if self.corpus.is_passages else plan
-        counts = {"queries": len(self.queries), "sound_queries": int(self.is_sound.sum()), "documents": len(self.corpus)}
+        counts = {
+            "queries": len(self.queries),
+            "sound_queries": int(self.is_sound.sum()),
+            "documents": len(self.corpus),
+        }
         return Fitted(layout, plan, tuple(self.choices), runs, counts)
 
     def _grid(self) -> list[Point]:
@@ -252,7 +263,8 @@ class _Fitting:
         self._note(
             "fusion weights",
             _show(point),
-            f"nDCG@10 {mean:.3f} on {int(sound.sum())} held-out queries; the prior ({_show(self.prior)}) has {prior_mean:.3f}",
+            f"nDCG@10 {mean:.3f} on {int(sound.sum())} held-out queries; "
+            f"the prior ({_show(self.prior)}) has {prior_mean:.3f}",
         )
         return point, [best(sound & (half != side)) for side in (0, 1)]
 
@@ -262,8 +274,12 @@ class _Fitting:
     def _note_fields(self, point: Point) -> None:
         if self.layout.fields:
             self._note(
-                "metadata fields", ", ".join(self.layout.fields), "the held-out queries are answered better with them"
-                if point.fields else "the held-out queries do not gain from them", used=bool(point.fields),
+                "metadata fields",
+                ", ".join(self.layout.fields),
+                "the held-out queries are answered better with them"
+                if point.fields
+                else "the held-out queries do not gain from them",
+                used=bool(point.fields),
             )
 
     def _gain(self, before: SearchIndex, after: SearchIndex) -> tuple[float, float]:
@@ -273,7 +289,7 @@ class _Fitting:
         for index in (before, after):
             pool = index.pool(queries, [n for n, w in index.plan.weights.items() if w > 0])
             tuner = FusionTuner(pool, self.qrels)
-            spreads = index.plan.weights_AB(pool.names, index.lengths(queries))[:, tuner.rows]
+            spreads = index.plan.weights_by_query(pool.names, index.lengths(queries))[:, tuner.rows]
             values.append(tuner.evaluate(spreads.T[None])[0])
         gain = values[1] - values[0]
         return float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))
@@ -292,7 +308,10 @@ class _Fitting:
             gain, error = self._gain(self.index.with_plan(plan), self.index.with_plan(tried))
             helps = gain > _GATE * error and gain > 0
             self._note(
-                f"feedback ({method.method})", "on" if helps else "off", f"{gain:+.4f} nDCG@10, standard error {error:.4f}", used=helps
+                f"feedback ({method.method})",
+                "on" if helps else "off",
+                f"{gain:+.4f} nDCG@10, standard error {error:.4f}",
+                used=helps,
             )
             plan = tried if helps else plan
         return plan
@@ -306,7 +325,12 @@ class _Fitting:
         )
         gain, error = self._gain(self.index.with_plan(plan), after)
         helps = gain > _GATE * error and gain > 0
-        self._note("hubness correction", "on" if helps else "off", f"{gain:+.4f} nDCG@10, standard error {error:.4f}", used=helps)
+        self._note(
+            "hubness correction",
+            "on" if helps else "off",
+            f"{gain:+.4f} nDCG@10, standard error {error:.4f}",
+            used=helps,
+        )
         return corrected if helps else layout
 
     def _runs(self, pool: Pool | None, halves: list[Point]) -> dict[str, Run]:
@@ -325,4 +349,5 @@ class _Fitting:
 
 
 def _show(point: Point) -> str:
-    return f"words {(1 - point.dense) * (1 - point.grams):.2f}, grams {(1 - point.dense) * point.grams:.2f}, dense {point.dense:.2f}"
+    found = weights(point.grams, point.dense, 0.0)
+    return ", ".join(f"{name} {found[name]:.2f}" for name in (WORDS, GRAMS, DENSE))

@@ -38,7 +38,7 @@ class Pool:
     doc_ids: pa.Array
     starts: np.ndarray
     docs: np.ndarray
-    z_AP: np.ndarray  # noqa: N815
+    z_AP: np.ndarray
     names: tuple[str, ...] = ()
 
     def fuse(self, weights: Sequence[float] | np.ndarray) -> Run:

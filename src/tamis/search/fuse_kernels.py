@@ -8,7 +8,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def ndcg_grid(starts, z_AP, gain_P, weights_GBA, discounts, ideal_B, out_GB):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, PLR0917
+def ndcg_grid(starts, z_AP, gain_P, weights_GBA, discounts, ideal_B, out_GB):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Write nDCG of every weighting g and query b; of equal scores the earlier candidate comes first."""
     depth, num_arms = len(discounts), len(z_AP)
     best, gains = np.empty(depth), np.empty(depth)

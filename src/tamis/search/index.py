@@ -144,7 +144,7 @@ class SearchIndex:
             return self.search_arm(next(iter(weights)), queries, k)
         pool = self.pool(queries, list(weights), depth=self._depth(k))
         if mode == "hybrid" and self.plan.by_length:
-            return pool.fuse(self.plan.weights_AB(pool.names, self.lengths(queries))).truncate(k)
+            return pool.fuse(self.plan.weights_by_query(pool.names, self.lengths(queries))).truncate(k)
         return pool.fuse(list(weights.values())).truncate(k)
 
     def lengths(self, queries: Queries) -> np.ndarray:

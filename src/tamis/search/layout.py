@@ -103,7 +103,11 @@ class Layout(Settings):
         if self.hubness is not None and bank is not None and len(bank):
             dense = dense.corrected(self.hubness.fit(dense, bank, seed=seed))
         arms[DENSE] = Arm(dense, "documents" if passages is None else "passages")
-        passage_docs = None if passages is None else documents.rows_of(passages.table(["parent_doc_id"])["parent_doc_id"].combine_chunks())
+        passage_docs = (
+            None
+            if passages is None
+            else documents.rows_of(passages.table(["parent_doc_id"])["parent_doc_id"].combine_chunks())
+        )
         index = SearchIndex(documents.doc_ids, arms, plan, passage_docs)
         if staging is not None:
             index.save(staging)
@@ -128,7 +132,7 @@ def weights(gram_share: float, dense: float, fields: float) -> dict[str, float]:
 
 
 def with_passages(plan: Plan) -> Plan:
-    """Return a plan fitted on passages for an engine of documents: each lexical arm shares with its twin over passages."""
+    """Return a plan fitted on passages for an engine of documents: lexical arms share with twins over passages."""
     found: dict[str, float] = {}
     for name, weight in plan.weights.items():
         if name in (WORDS, GRAMS):

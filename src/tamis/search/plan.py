@@ -44,7 +44,7 @@ class Plan(Settings):
     by_length: tuple[str, ...] = ()
     depth: Annotated[int, Field(ge=1, le=10_000)] = 100
 
-    def weights_AB(self, names: Sequence[str], lengths_B: np.ndarray) -> np.ndarray:
+    def weights_by_query(self, names: Sequence[str], lengths_B: np.ndarray) -> np.ndarray:
         """Return the weight of each arm for each query, float64 [A, B]; columns sum to the plan's total.
 
         Args:

@@ -1,1 +1,1 @@
-
+"""Training: a corpus and pairs to an encoder."""

@@ -1,1 +1,1 @@
-
+"""Pre-training: from raw text alone."""
