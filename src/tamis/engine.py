@@ -8,17 +8,13 @@ import platform
 import shutil
 import sys
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tamis.data import Corpus, Ledger, Queries, Run, artefact
-from tamis.errors import ArtefactError, UsageError
+from tamis.errors import ArtefactError, TamisError, UsageError
 from tamis.search.index import SearchIndex
-
-if TYPE_CHECKING:
-    from tamis.models import Encoder
 
 Mode = Literal["hybrid", "lexical", "dense", "rrf", "bm25"]
 MAX_QUERY_CHARS = 8192
@@ -33,7 +29,10 @@ _PACKAGES = (
     "bm25s",
     "faiss-cpu",
 )
+SERVED = ("corpus", "encoder")
+"""What an index version holds beside its arms, so that it serves whatever a build does to the rest."""
 _PARTS = ("corpus", "dropped", "passages", "collection", "pairs", "encoder", "runs", "report")
+_LEDGERS = ("ledger/1-ingest", "ledger/2-synthesize")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Engine:
     """A finished engine folder, opened for reading; several may be open while a build replaces them."""
 
     def __init__(self, folder: Path | str) -> None:
-        """Verify the checksums of index, encoder and documents, then open them.
+        """Verify the checksums of an index version, its encoder and documents, then open them.
 
         Raises:
           ArtefactError: the folder is no finished engine, or a file is damaged; it is named.
@@ -74,18 +73,21 @@ class Engine:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise ArtefactError(f"{self.folder}: no such engine folder. Make one: tamis build PATH --out {self.folder}")
-        index_folder = current_index(self.folder)
-        artefact.open_verified(index_folder, "index")
-        for name in ("corpus", "passages", "encoder"):
-            artefact.open_verified(self.folder / name, name)
-        self.corpus = Corpus.open(self.folder / "corpus")
-        self.index = SearchIndex.load(index_folder, self._encoder)
+        while True:
+            version = current_index(self.folder)
+            try:
+                self._open(version)
+                return
+            except TamisError:
+                if current_index(self.folder) == version:
+                    raise  # else a build has replaced this version by the next one while it was being opened
 
-    @cached_property
-    def _encoder(self) -> "Encoder":
+    def _open(self, version: Path) -> None:
         from tamis.models import load_encoder
 
-        return load_encoder(self.folder / "encoder")
+        artefact.open_verified(version, "index")
+        self.corpus = Corpus.open(version / "corpus", hold=True)
+        self.index = SearchIndex.load(version, load_encoder(version / "encoder"))
 
     def search(self, text: str, k: int = 10, mode: Mode = "hybrid") -> list[Hit]:
         """Return the k best documents for one query.
@@ -149,6 +151,8 @@ def current_index(folder: Path) -> Path:
         ) from error
     if not (name.startswith("v") and name[1:].isdigit() and len(name) <= 10):
         raise ArtefactError(f"{pointer}: names {name[:40]!r}, expected a version as v0001. Run `tamis build` again.")
+    if not (folder / "index" / name).is_dir():
+        raise ArtefactError(f"{pointer}: names {name}, which is not there. Run `tamis build` again.")
     return folder / "index" / name
 
 
@@ -160,18 +164,26 @@ def verify(folder: Path | str, *, deep: bool = False) -> list[str]:
       deep: hash every file instead of comparing names and sizes; O(bytes).
     """
     root = Path(folder)
-    targets = [root / name for name in _PARTS]
+    targets = [root / name for name in (*_PARTS, *_LEDGERS)]
     found = []
     try:
         targets.append(current_index(root))
     except ArtefactError as error:
         found.append(str(error))
-    ledgers = sorted(p for p in (root / "ledger").glob("[0-9]*") if p.is_dir())
-    for target in [*targets, *ledgers]:
+    manifests = {}
+    for target in targets:
         try:
-            found += artefact.problems(target, artefact.read_manifest(target), deep=deep)
+            manifests[target] = artefact.read_manifest(target)
+            found += artefact.problems(target, manifests[target], deep=deep)
         except ArtefactError as error:
             found.append(str(error))
+    contents = {target.name: manifest.content for target, manifest in manifests.items() if target.parent == root}
+    found += [
+        f"{target}: made from another {name} than {root / name}. A build was interrupted: run it again."
+        for target, manifest in manifests.items()
+        for name, content in manifest.inputs.items()
+        if contents.get(name, content) != content
+    ]
     return found
 
 

@@ -25,6 +25,7 @@ from tamis.errors import ArtefactError, ResourceError
 
 Work = Callable[[Path], object]
 KILLED = 137
+POINTER = "CURRENT"  # names the version that serves; replaced in one step, so whole by itself
 LEFTOVERS = (".partial", ".old", ".new")
 
 
@@ -109,7 +110,7 @@ def broken(folder: Path) -> list[str]:
     found = []
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         parts = file.relative_to(folder).parts
-        if len(parts) == 1 or any(part.startswith(".") for part in parts):
+        if len(parts) == 1 or file.name == POINTER or any(part.startswith(".") for part in parts):
             continue
         home = next((p for p in file.parents if (p / artefact.MANIFEST).is_file()), None)
         if home is None or not home.is_relative_to(folder):

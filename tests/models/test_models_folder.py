@@ -186,6 +186,13 @@ def test_hostile_folder_is_refused_and_runs_nothing(bert, tmp_path, make):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("place", ["../bert", "../../tmp", "/tmp", "a/../../bert", "..\\bert"])
+def test_modules_outside_the_folder_are_named(bert, place):
+    modules(bert, (TRANSFORMER, place))
+    with pytest.raises(UsageError, match="outside the folder"):
+        load_encoder(bert)
+
+
 def test_marker_works(tmp_path):
     """The bomb of the tests above does go off where somebody unpickles it."""
     import pickle

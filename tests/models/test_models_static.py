@@ -130,6 +130,11 @@ def test_poisoned_row_names_the_text():
         unit_rows(np.array([[np.inf, 1.0]], dtype=np.float32), ["x"], floor=0.0)
 
 
+def test_rows_at_the_floor_are_zero():
+    rows = unit_rows(np.array([[1e-7, 0], [0, 2e-6], [0, 0]], dtype=np.float32), ["a", "b", "c"], floor=1e-6)
+    assert rows.tolist() == [[0, 0], [0, 1], [0, 0]]
+
+
 def test_poisoned_file_names_the_row(tmp_path):
     folder = save(make_encoder(), tmp_path / "encoder")
     path = folder / "0_StaticEmbedding" / "model.safetensors"
@@ -162,7 +167,5 @@ def test_tokenizer_with_a_limit_counts_what_it_cuts():
 
 
 def test_needs_no_torch():
-    code = (
-        "import sys, tamis.models, tamis.training; sys.exit(any(m in sys.modules for m in ('torch', 'scipy', 'numba')))"
-    )
+    code = "import sys, tamis.models, tamis.training.pretrain.static_svd; sys.exit(any(m in sys.modules for m in ('torch', 'scipy', 'numba')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,14 +4,18 @@ It is importable, so that child processes can run it and be killed.
 """
 
 import json
-from functools import cache
 from pathlib import Path
 
+import bm25s  # noqa: F401 - loaded here once for all child processes, as the next three
+import matplotlib.figure  # noqa: F401
 import numpy as np
+import scipy.sparse  # noqa: F401
+import tokenizers  # noqa: F401
 
+import tamis.pipeline.stages  # noqa: F401
 from tamis import pipeline
 from tamis.data import artefact
-from tamis.engine import current_index
+from tamis.engine import Engine
 from tamis.recipe import Recipe
 
 TOPICS = {
@@ -30,6 +34,7 @@ RECIPE = {
     "scratch": {"dim": 16, "num_pieces": 200, "refine_epochs": 1},
     "search": {"min_queries": 10, "max_queries": 40},
 }
+MODES = ("hybrid", "lexical", "dense", "rrf", "bm25")
 QUERIES = ("anchor on a tide", "rye starter", "belay ledge granite", "hairspring", "almond almond crust", "nothing known zzz")
 
 
@@ -81,13 +86,40 @@ def recipe(**changes: object) -> Recipe:
     return Recipe().replace(**{**RECIPE, **changes})
 
 
-@cache
-def _sources_of(folder: Path) -> Path:
+def sources_beside(folder: Path) -> Path:
+    """The documents beside an engine folder, written when they are not there."""
     place = folder.parent / "job-sources"
     return place if place.is_dir() else write_sources(place)
 
 
+FIRST_FOLDERS = {
+    "ingest": "corpus",
+    "passages": "passages",
+    "synthesize": "collection",
+    "encode": "encoder",
+    "tune": "runs",
+    "index": "index/v0001",
+    "report": "report",
+}
+"""The folder of each stage that is renamed last: where it stands, the stage is finished."""
+
+
 def build(folder: Path) -> None:
-    """Build or continue the engine ``folder`` from sources beside it."""
-    pipeline.build(str(_sources_of(folder)), folder, recipe())
-    assert not artefact.problems(current_index(folder), artefact.read_manifest(current_index(folder)), deep=True)
+    """Build or continue the engine ``folder``; what was finished is kept, nothing else."""
+    finished = {stage for stage, name in FIRST_FOLDERS.items() if (folder / name / artefact.MANIFEST).is_file()}
+    built = pipeline.build(str(sources_beside(folder)), folder, recipe())
+    assert {stage.name for stage in built.stages if stage.status == "kept"} == finished
+    assert (folder / "index" / "CURRENT").read_text() == "v0001\n"
+
+
+def rebuild(folder: Path, seed: int = 6) -> None:
+    """Build the engine ``folder`` from other documents, by another seed."""
+    place = folder.parent / "other-sources"
+    pipeline.build(str(place if place.is_dir() else write_sources(place, seed=2)), folder, recipe(seed=seed))
+
+
+def answers(engine: Engine) -> list[tuple[str, float, str, str]]:
+    """Everything that a user of an open engine sees."""
+    seen = [hit for text in QUERIES for mode in MODES for hit in engine.search(text, 5, mode)]
+    seen += engine.similar("doc 3", 5)
+    return [(hit.doc_id, hit.score, hit.title, hit.snippet) for hit in seen]

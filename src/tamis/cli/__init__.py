@@ -1,10 +1,13 @@
 """The command line: parses, calls the same functions as the Python API, prints, exits.
 
-Exit codes: 0 ok, 1 a check failed, 2 usage or recipe, 3 input refused, 4 resource, 130 interrupted (run again to continue).
+Exit codes: 0 ok, 1 a check failed, 2 usage or recipe, 3 input refused, 4 resource,
+130 interrupted (run again to continue).
 """
 
+import os
 import signal
 import sys
+import warnings
 from types import FrameType
 
 import typer
@@ -13,11 +16,15 @@ from tamis.cli.ask import search, similar
 from tamis.cli.build import build, check, demo
 from tamis.cli.judge import compare, evaluate
 from tamis.cli.look import doctor, verify, why
-from tamis.errors import Interrupted, TamisError
+from tamis.cli.show import ReaderGone, safe
+from tamis.errors import Interrupted, ResourceError, TamisError
 
 app = typer.Typer(
     name="tamis",
     help="From a heap of documents to a search engine that knows them, with error bars.",
+    epilog='Start with: tamis build DOCS --out ENGINE, then: tamis search ENGINE "some words". '
+    "Exit codes: 0 ok, 1 a check failed, 2 usage or recipe, 3 input refused, 4 resource, "
+    "130 interrupted: the same command continues.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -26,23 +33,66 @@ app = typer.Typer(
 for command in (build, search, similar, evaluate, compare, why, verify, check, doctor, demo):
     app.command()(command)
 
+_stops = 0
+
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    global _stops  # noqa: PLW0603 - a signal handler has no other memory
+    _stops += 1
+    if _stops > 1:  # asked twice: at once, which loses nothing that was finished
+        os._exit(Interrupted.exit_code)
     raise Interrupted(f"stopped by {signal.Signals(number).name}. Run the same command again: it continues.")
 
 
 def main() -> None:
     """Run the command line; every error of ours ends in one message and its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, _stop)
+    if not sys.warnoptions:  # of libraries; ours are errors
+        warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows escapes
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    code = _run()
     try:
-        app(standalone_mode=True)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+    except OSError as error:
+        code = _fail(ResourceError(f"cannot write the output: {error.strerror}. Make room, or write it elsewhere."))
+        _drop_stdout()
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except TamisError as error:
-        sys.stderr.write(f"tamis: {error}\n")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
-        sys.stderr.close()
-        sys.exit(0)
+        return _fail(error)
+    except ReaderGone:
+        return 0
     except MemoryError:
-        sys.stderr.write("tamis: out of memory. Close other programs or build a smaller corpus; run again: it continues.\n")
-        sys.exit(4)
+        return _fail(
+            ResourceError("out of memory. Close other programs or build a smaller corpus; run again: it continues.")
+        )
+    except OSError as error:
+        place = f" {error.filename}" if error.filename is not None else ""
+        return _fail(
+            ResourceError(
+                f"the system refused{place}: {error.strerror or error}. Check path, disk and permissions; run again."
+            )
+        )
+    return 0
+
+
+def _fail(error: TamisError) -> int:
+    sys.stderr.write("\n".join(safe(line) for line in f"tamis: {error}".split("\n")) + "\n")
+    return error.exit_code
+
+
+def _drop_stdout() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter ends without a complaint."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

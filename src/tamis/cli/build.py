@@ -13,17 +13,37 @@ if TYPE_CHECKING:
     from tamis.recipe import Recipe
 
 Sources = Annotated[
-    list[str], typer.Argument(metavar="PATH...", help="Folders, files or globs: jsonl parquet csv tsv txt md html py, .gz .zst.")
+    list[str],
+    typer.Argument(metavar="PATH...", help="Folders, files or globs: jsonl parquet csv tsv txt md html py, .gz .zst."),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Engine folder; the same command again continues.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="TOML recipe; other options win over it.")]
 Encoder = Annotated[
-    str | None, typer.Option(help='"scratch" (default), a folder, or with --allow-network a hub id.', show_default=False)
+    str | None,
+    typer.Option(help='"scratch" (default), a folder, or with --allow-network a hub id.', show_default=False),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Same seed, same bytes. [0]", show_default=False)]
-Field = Annotated[str | None, typer.Option(help="Name of the field; found by itself where it has a usual name.")]
+IdField = Annotated[
+    str | None, typer.Option(help="Field that holds the id. [_id, id, doc_id, docid]", show_default=False)
+]
+TextField = Annotated[
+    str | None, typer.Option(help="Field that holds the text. [text, body, content]", show_default=False)
+]
+TitleField = Annotated[str | None, typer.Option(help="Field that holds the title. [title]", show_default=False)]
+OnDuplicate = Annotated[
+    Literal["error", "first", "last", "suffix"] | None, typer.Option(help="Same id with another text. [error]")
+]
+MaxRejectFrac = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Stop when a larger share of records is refused. [0.01]", show_default=False),
+]
+Exclude = Annotated[list[str] | None, typer.Option(help="Glob of files to leave out (may be given again).")]
+OwnQueries = Annotated[Path | None, typer.Option(help="Your own queries (BEIR), to judge the engine with.")]
+OwnQrels = Annotated[Path | None, typer.Option(help="Judgements of --queries; never used to choose settings.")]
 Force = Annotated[list[str] | None, typer.Option("--force", help="Make this stage again (may be given again).")]
-Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes that read files; the result is the same for any number.")]
+Workers = Annotated[
+    int, typer.Option(min=1, max=256, help="Processes that read files; the result is the same for any number.")
+]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No bars on stderr.")]
 Network = Annotated[bool, typer.Option("--allow-network", help="Let an encoder id be downloaded.")]
 
@@ -33,17 +53,15 @@ def build(
     out_folder: Out,
     recipe: RecipeFile = None,
     encoder: Encoder = None,
-    queries: Annotated[Path | None, typer.Option(help="Your own queries (BEIR), to judge the engine with.")] = None,
-    qrels: Annotated[Path | None, typer.Option(help="Judgements of --queries; never used to choose settings.")] = None,
+    queries: OwnQueries = None,
+    qrels: OwnQrels = None,
     seed: Seed = None,
-    id_field: Field = None,
-    text_field: Field = None,
-    title_field: Field = None,
-    on_duplicate: Annotated[
-        Literal["error", "first", "last", "suffix"] | None, typer.Option(help="Same id with another text. [error]")
-    ] = None,
-    max_reject_frac: Annotated[float | None, typer.Option(min=0, max=1, help="Stop above this share. [0.01]")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Glob of files to leave out (may be given again).")] = None,
+    id_field: IdField = None,
+    text_field: TextField = None,
+    title_field: TitleField = None,
+    on_duplicate: OnDuplicate = None,
+    max_reject_frac: MaxRejectFrac = None,
+    exclude: Exclude = None,
     workers: Workers = 1,
     force: Force = None,
     allow_network: Network = False,
@@ -51,7 +69,10 @@ def build(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Build a search engine from documents; type the same command again to continue or to update."""
+    """Build a search engine from documents.
+
+    The same command again continues where it stopped, or makes anew only what a change asks for.
+    """
     from tamis import pipeline
 
     ingestion = {
@@ -102,8 +123,8 @@ def print_built(built: "Built", *, json: bool, quiet: bool) -> None:
         table(("stage", "status", "seconds", "what"), rows, right=(2,))
         out("")
         out(safe(built.verdict))
-        out(f"report: {built.folder / 'report' / 'report.html'}")
-        out(built.line())
+        out(f"report: {safe(str(built.folder / 'report' / 'report.html'))}")
+        out(safe(built.line()))
 
     emit(built.to_dict(), json=json, quiet=quiet, ids=[str(built.folder)], human=human)
 
@@ -113,27 +134,41 @@ def check(
     out_folder: Out = Path("engine"),
     recipe: RecipeFile = None,
     encoder: Encoder = None,
+    queries: OwnQueries = None,
+    qrels: OwnQrels = None,
     seed: Seed = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Glob of files to leave out.")] = None,
+    id_field: IdField = None,
+    text_field: TextField = None,
+    title_field: TitleField = None,
+    on_duplicate: OnDuplicate = None,
+    max_reject_frac: MaxRejectFrac = None,
+    exclude: Exclude = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what `build` would do: stages, cached or not, and estimates of time, memory and disk."""
+    """Show what `build` would do.
+
+    Stages, done or to do, and estimates of time, memory and disk. Give it the options of `build`.
+    """
     from tamis import pipeline
 
-    resolved = resolve(recipe, encoder=encoder, seed=seed, ingestion={"exclude": exclude})
-    plan = pipeline.plan(sources, out_folder, resolved)
+    ingestion = {
+        "id_field": id_field,
+        "text_field": text_field,
+        "title_field": title_field,
+        "on_duplicate": on_duplicate,
+        "max_reject_frac": max_reject_frac,
+        "exclude": exclude,
+    }
+    resolved = resolve(recipe, encoder=encoder, seed=seed, ingestion=ingestion)
+    plan = pipeline.plan(sources, out_folder, resolved, queries=queries, qrels=qrels)
 
     def human() -> None:
-        out(f"{plan.num_files} files, {plan.num_bytes / 2**20:.1f} MiB")
         rows = [(s.name, s.status, s.why) for s in plan.stages]
         table(("stage", "status", "why"), rows)
-        out(
-            f"estimate: {plan.seconds:.0f} s, {plan.memory_bytes / 2**20:.0f} MiB of memory, "
-            f"{plan.disk_bytes / 2**20:.0f} MiB of disk ({plan.free_bytes / 2**20:.0f} MiB free)"
-        )
         for problem in plan.problems:
             out(f"problem: {safe(problem)}")
+        out(plan.line())
 
     emit(plan.to_dict(), json=json, quiet=quiet, ids=[s.name for s in plan.stages if s.status == "to do"], human=human)
     if plan.problems:
@@ -147,7 +182,10 @@ def demo(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Go the whole way on text every machine has: the Python standard library of this interpreter."""
+    """Go the whole way on the Python standard library.
+
+    The documents are the functions and classes of this very interpreter, text that every machine has.
+    """
     import tamis
     from tamis import demo as demonstration
     from tamis.cli.ask import print_hits
@@ -159,5 +197,5 @@ def demo(
         return
     engine = tamis.open(out_folder)
     for text in demonstration.EXAMPLES:
-        out(f'\n$ tamis search {out_folder} "{text}" -k 3')
-        print_hits(engine.search(text, k=3), json=False, quiet=False)
+        out(f'\n$ tamis search {safe(str(out_folder))} "{text}" -k 3')
+        print_hits(engine.search(text, k=3), engine, json=False, quiet=False)

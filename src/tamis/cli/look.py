@@ -1,30 +1,44 @@
 """`tamis why`, `tamis verify` and `tamis doctor`: what happened, is it whole, what is this machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tamis.cli.ask import EngineFolder
 from tamis.cli.show import Json, Quiet, emit, out, safe, table
+from tamis.errors import ArtefactError
 
 
 def why(
     engine: EngineFolder,
-    doc_id: Annotated[str, typer.Argument(help="Id of a document that was read.")],
+    doc_id: Annotated[str, typer.Argument(metavar="DOC_ID", help="Id of a document that was read.")],
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tell a document's history: read, kept or dropped and why, made into queries, trained on, indexed."""
+    """Tell a document's history.
+
+    Whether it was read, kept or dropped and why, made into queries, trained on, indexed.
+    """
+    _require(engine)
     from tamis.data import Ledger
 
     decisions = Ledger(engine / "ledger").why(doc_id)
 
     def human() -> None:
         rows = [
-            (d["stage"], d["decision"], d["reason"], "" if d["score"] is None else f"{d['score']:.4g}", d["other_id"], d["method"])
+            (
+                d["stage"],
+                d["decision"],
+                d["reason"],
+                "" if d["score"] is None else f"{d['score']:.4g}",
+                d["other_id"],
+                d["method"],
+            )
             for d in decisions
         ]
         table(("stage", "decision", "reason", "score", "other", "method"), rows, right=(3,))
+        out(f"{safe(doc_id)}: {len(decisions)} decisions")
 
     emit(decisions, json=json, quiet=quiet, ids=[f"{d['stage']}:{d['decision']}" for d in decisions], human=human)
 
@@ -35,19 +49,51 @@ def verify(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check an engine against its manifests; exit 1 and name every damaged, missing or foreign file."""
+    """Check an engine's files against its manifests.
+
+    Exit code 1 when a file is damaged, missing or foreign; each one is named.
+    """
+    _require(engine)
     from tamis.engine import verify as check_folder
 
     found = check_folder(engine, deep=deep)
-    lines = found or [f"{engine}: whole" + ("" if deep else " (names and sizes; --deep hashes the contents)")]
-    emit({"ok": not found, "problems": found}, json=json, quiet=quiet, ids=found, human=lambda: [out(safe(x)) for x in lines] and None)
+
+    def human() -> None:
+        for problem in found:
+            out(safe(problem))
+        if found:
+            out(f"{safe(str(engine))}: {len(found)} problem(s). The command that built it repairs it.")
+        else:
+            out(f"{safe(str(engine))}: whole" + ("" if deep else " (names and sizes; --deep hashes the contents)"))
+
+    emit({"ok": not found, "problems": found}, json=json, quiet=quiet, ids=found, human=human)
     if found:
         raise typer.Exit(1)
 
 
-def doctor(json: Json = False, quiet: Quiet = False) -> None:
-    """Report versions, cores, memory, disk and which extras are installed."""
-    from tamis.engine import environment
+def _require(engine: Path) -> None:
+    if not engine.is_dir():
+        raise ArtefactError(f"{engine}: no such engine folder. Make one: tamis build PATH --out {engine}")
+    if not (engine / "recipe.toml").is_file():
+        raise ArtefactError(f"{engine}: no engine (it holds no recipe.toml). Make one: tamis build PATH --out FOLDER")
 
-    facts = environment()
-    emit(facts, json=json, quiet=quiet, human=lambda: table(("what", "here"), [(k, str(v)) for k, v in facts.items()]))
+
+def doctor(json: Json = False, quiet: Quiet = False) -> None:
+    """Report versions, cores, memory, disk, locks, extras.
+
+    Exit code 1 when something would stop a build here; each such thing is named with its remedy.
+    """
+    from tamis.cli.machine import examine
+
+    found = examine(Path.cwd())
+
+    def human() -> None:
+        table(("what", "here"), [(name, str(value)) for name, value in found.facts.items()])
+        for kind, lines in (("note", found.notes), ("problem", found.problems)):
+            for line in lines:
+                out(safe(f"{kind}: {line}"))
+        out(f"{len(found.problems)} problem(s)" if found.problems else "ready to build")
+
+    emit(found.to_dict(), json=json, quiet=quiet, ids=found.problems, human=human)
+    if found.problems:
+        raise typer.Exit(1)

@@ -93,6 +93,21 @@ class Staging:
         with self.create(name) as file:
             file.write(data)
 
+    def include(self, artefact: Path, name: str) -> None:
+        """Take in the files of a finished artefact below ``name/``; links, so that no byte is stored twice.
+
+        Raises:
+          ArtefactError: it is unfinished, or a file differs from its manifest.
+        """
+        for file, entry in read_manifest(artefact).files.items():
+            target = self.folder / name / file
+            durable.make_folder(target.parent)
+            durable.link(artefact / file, target)
+            num_bytes, digest = durable.adopt(target)
+            if digest != entry.sha256:
+                raise ArtefactError(f"{artefact / file}: damaged. Run the build again: it makes {artefact.name} anew.")
+            self._files[f"{name}/{file}"] = FileEntry(num_bytes=num_bytes, sha256=digest)
+
     def seal(self) -> dict[str, FileEntry]:
         """Adopt what libraries wrote into the folder themselves; return all entries by name."""
         for path in sorted(self.folder.rglob("*")):
@@ -251,16 +266,19 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtefactError(f"{path}: damaged ({error}). Build this stage again.") from error
 
 
-def is_done(folder: Path, expected_fingerprint: str) -> bool:
+def is_done(folder: Path, expected_fingerprint: str, *, deep: bool = False) -> bool:
     """Say whether ``folder`` is a finished, undamaged-looking artefact with this fingerprint.
 
-    Sizes are compared, contents are not: `open_verified` does that where bytes reach a native loader.
+    Args:
+      folder: the artefact.
+      expected_fingerprint: of all it should be made from.
+      deep: hash the contents too, O(bytes): before they are read on, and so that damage is made good.
     """
     try:
         manifest = read_manifest(folder)
     except ArtefactError:
         return False
-    return manifest.fingerprint == expected_fingerprint and not problems(folder, manifest, deep=False)
+    return manifest.fingerprint == expected_fingerprint and not problems(folder, manifest, deep=deep)
 
 
 def problems(folder: Path, manifest: Manifest, *, deep: bool) -> list[str]:

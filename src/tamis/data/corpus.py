@@ -55,6 +55,7 @@ class Corpus:
         """Wrap a table, or Parquet files of one schema; use the class methods instead."""
         self._table = table
         self._files = list(files)
+        self._held: dict[Path, pa.NativeFile] = {}
         self.schema: pa.Schema = table.schema if table is not None else (schema or DOCUMENT_SCHEMA)
 
     @classmethod
@@ -95,8 +96,12 @@ class Corpus:
         return cls.from_table(pa.table(data))
 
     @classmethod
-    def open(cls, folder: Path | str) -> Self:
+    def open(cls, folder: Path | str, *, hold: bool = False) -> Self:
         """Open the Parquet parts of an artefact folder, in name order. Reads no documents.
+
+        Args:
+          folder: the artefact.
+          hold: keep the files open, so that they can be read on when a build has replaced the folder.
 
         Raises:
           DataError: no parts there, or they lack a column of DOCUMENT_SCHEMA.
@@ -112,7 +117,11 @@ class Corpus:
             raise DataError(
                 f"{files[0]}: no column {missing[0]!r} (has: {', '.join(schema.names)}). Is it a corpus folder?"
             )
-        return cls(files=files, schema=schema)
+        corpus = cls(files=files, schema=schema)
+        for file in files if hold else []:
+            with rules.parquet(file):
+                corpus._held[file] = pa.OSFile(str(file))
+        return corpus
 
     def __len__(self) -> int:
         """Number of documents."""
@@ -132,7 +141,7 @@ class Corpus:
         found = []
         for file in self._files:
             with rules.parquet(file):
-                meta = pq.read_metadata(file)
+                meta = pq.read_metadata(self._held.get(file, file))
             found.append((file, [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]))
         return found
 
@@ -144,7 +153,8 @@ class Corpus:
 
     def _read_group(self, file: Path, group: int, columns: Sequence[str] | None) -> pa.Table:
         names = list(columns) if columns is not None else self.schema.names
-        with rules.parquet(file), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        source = self._held.get(file, file)
+        with rules.parquet(file), pq.ParquetFile(source, page_checksum_verification=True) as parquet:
             return parquet.read_row_group(group, columns=names).select(names)
 
     def batches(

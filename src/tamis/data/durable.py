@@ -24,6 +24,7 @@ observer: Observer | None = None
 
 _CHUNK_BYTES = 1 << 20
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_CANNOT_LINK = {errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK}
 _CANNOT_SWAP = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV}
 
 
@@ -175,6 +176,17 @@ def make_folder(path: Path) -> None:
     with operation("make folder", path):
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a finished file a second name; a copy where the file system has no links."""
+    with operation("link", target):
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno not in _CANNOT_LINK:
+                raise
+            shutil.copyfile(source, target)
 
 
 def remove(path: Path) -> None:

@@ -35,6 +35,7 @@ KINDS = {
 PACKINGS = {".gz": "gz", ".zst": "zst"}
 MAX_LABEL_BYTES = 480
 _BEIR_CORPUS = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
+_ENGINE_FILES = frozenset({"recipe.toml", "log.jsonl"})
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 
 
@@ -75,7 +76,7 @@ class Found:
       files: sorted by label's bytes.
       unreadable: (label, detail) of files and folders that the system would not show.
       skipped: what was passed over, counted: hidden, link, special, unknown_suffix, excluded,
-        beside_beir_corpus.
+        engine, beside_beir_corpus.
     """
 
     files: list[SourceFile] = field(default_factory=list)
@@ -87,9 +88,9 @@ def resolve(paths: Sequence[str], exclude: Sequence[str] = ()) -> Found:
     """Find the files below files, folders and glob patterns; O(entries), reads no content.
 
     Below a folder no link is followed, hidden entries and caches are passed over and only regular files
-    count. A folder with a BEIR ``corpus.jsonl`` stands for that one file. A file whose label matches one of
-    the ``exclude`` patterns (shell style, ``*`` also matches slashes) is passed over, and so is a folder
-    below which all would match.
+    count; an engine made by tamis is passed over. A folder with a BEIR ``corpus.jsonl`` stands for that one
+    file. A file whose label matches one of the ``exclude`` patterns (shell style, ``*`` also matches slashes)
+    is passed over, and so is a folder below which all would match.
 
     Raises:
       DataError: a path does not exist, is not a regular file or folder, has an unknown suffix, or
@@ -192,6 +193,9 @@ def _walk(folder: Path, root: Path, excluded: re.Pattern[str], found: Found) -> 
         if corpus is not None:
             found.skipped["beside_beir_corpus"] += len(listed) - 1
             listed = [corpus]
+        if current != folder and {e.name for e in listed} >= _ENGINE_FILES:
+            found.skipped["engine"] += len(listed)  # what was built from documents is none of them
+            continue
         for entry in listed:
             reason = _reason_to_skip(entry)
             if reason:

@@ -38,12 +38,13 @@ class TransformerEncoder:
                     "Install them: pip install 'tamis[train]'"
                 ) from error
             try:
-                self._model: Any = SentenceTransformer(
-                    str(folder.path),
-                    trust_remote_code=False,
-                    local_files_only=True,
-                    model_kwargs={"use_safetensors": True},
-                ).float()
+                with _silent():
+                    self._model: Any = SentenceTransformer(
+                        str(folder.path),
+                        trust_remote_code=False,
+                        local_files_only=True,
+                        model_kwargs={"use_safetensors": True},
+                    ).float()
             except TamisError:
                 raise
             except Exception as error:
@@ -134,3 +135,17 @@ def _offline() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the bar that transformers draws for loading weights off the terminal."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()

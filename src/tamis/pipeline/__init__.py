@@ -60,11 +60,19 @@ def build(
     return work.run(frozenset(force))
 
 
-def plan(sources: Sequence[str] | str, out: Path | str, recipe: "Recipe | Path | str | None" = None) -> "Outlook":
-    """Say what `build` would do: stages, cached or not, and what they will take. Writes nothing."""
+def plan(
+    sources: Sequence[str] | str,
+    out: Path | str,
+    recipe: "Recipe | Path | str | None" = None,
+    *,
+    queries: Path | str | None = None,
+    qrels: Path | str | None = None,
+) -> "Outlook":
+    """Say what `build` with the same arguments would do: stages, done or not, what they will take. Writes nothing."""
     from tamis.pipeline.outlook import look_ahead
     from tamis.recipe import Recipe
 
     listed = [sources] if isinstance(sources, str) else [str(s) for s in sources]
     resolved = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else Recipe.load(recipe)
-    return look_ahead(listed, Path(out), resolved)
+    judged = (queries, qrels) if queries is not None and qrels is not None else None
+    return look_ahead(listed, Path(out), resolved, judged)

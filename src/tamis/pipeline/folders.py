@@ -1,6 +1,7 @@
 """Where things stand in an engine folder, and the fingerprint of what it is made from."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import xxhash
@@ -11,6 +12,7 @@ from tamis.errors import ArtefactError, DataError
 from tamis.ingestion.sources import resolve
 
 _BLOCK_BYTES = 1 << 20
+_OURS = (".lock", "recipe.toml")
 
 
 def fingerprint_sources(paths: Sequence[str], exclude: Sequence[str]) -> str:
@@ -31,12 +33,18 @@ def fingerprint_sources(paths: Sequence[str], exclude: Sequence[str]) -> str:
     return artefact.fingerprint({"files": parts, "unreadable": sorted(label for label, _ in found.unreadable)})
 
 
+def is_foreign(out: Path) -> bool:
+    """Say whether a folder holds something, but no engine: then nothing is written or cleared up there."""
+    return out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _OURS)
+
+
 def version_for(engine: Path, expected_fingerprint: str) -> Path:
     """Return the index version that stands with this fingerprint, or the next free one to be made."""
     versions = sorted((engine / "index").glob("v[0-9]*"))
     for folder in versions:
-        if artefact.is_done(folder, expected_fingerprint):
-            return folder
+        with suppress(ArtefactError):
+            if artefact.read_manifest(folder).fingerprint == expected_fingerprint:
+                return folder
     try:
         serving = current_index(engine)
     except ArtefactError:

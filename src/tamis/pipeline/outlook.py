@@ -1,4 +1,4 @@
-"""What a build would do: stages, cached or not, and rough estimates of time, memory and disk."""
+"""What a build would do: stages, done or not, and rough estimates of time, memory and disk."""
 
 import shutil
 from collections.abc import Sequence
@@ -6,27 +6,37 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tamis.data import artefact
+from tamis.data import artefact, durable
+from tamis.data.artefact import Manifest
 from tamis.engine import current_index
-from tamis.errors import ArtefactError
+from tamis.errors import ArtefactError, UsageError
 from tamis.ingestion.sources import resolve
 from tamis.pipeline import folders
 from tamis.pipeline.record import STAGES
 from tamis.recipe import Recipe
 
 _FOLDERS = {
-    "ingest": "corpus",
-    "passages": "passages",
-    "synthesize": "collection",
-    "encode": "encoder",
-    "tune": "runs",
-    "report": "report",
+    "ingest": ("corpus", "ledger/1-ingest", "dropped"),
+    "passages": ("passages",),
+    "synthesize": ("collection", "pairs", "ledger/2-synthesize"),
+    "encode": ("encoder",),
+    "tune": ("runs",),
+    "report": ("report",),
 }
-# Seconds and bytes for each byte of text, measured on two cores (benchmarks/scaling.py); an order of magnitude.
-_SECONDS_FIXED, _SECONDS_A_BYTE = 12.0, 2.0e-6
-_ENCODE_SECONDS_A_BYTE = 6.0e-5
-_MEMORY_FIXED, _MEMORY_A_BYTE, _MEMORY_ENCODER = 600 << 20, 4.0, 1500 << 20
-_DISK_A_BYTE = 6.0
+_UNSEEDED = frozenset({"ingest", "passages"})
+# Two cores: seconds of a stage for any text and for each byte of it; an order of magnitude.
+_SECONDS = {
+    "ingest": (0.2, 1.0e-7),
+    "passages": (0.1, 3.0e-8),
+    "synthesize": (1.0, 2.0e-6),
+    "encode": (1.0, 3.0e-6),
+    "tune": (1.0, 2.0e-6),
+    "index": (0.5, 1.0e-6),
+    "report": (1.0, 1.0e-6),
+}
+_GIVEN_SECONDS = {"encode": (4.0, 0.0), "tune": (1.0, 3.0e-5), "index": (1.0, 6.0e-5), "report": (1.0, 5.0e-6)}
+_MEMORY_FIXED, _MEMORY_A_BYTE, _MEMORY_GIVEN = 300 << 20, 12.0, 700 << 20
+_DISK_FIXED, _DISK_A_BYTE = 2 << 20, 8.0
 _PACKED = 3.0  # how much larger compressed text is taken to be
 
 
@@ -60,13 +70,32 @@ class Outlook:
     free_bytes: int
     problems: tuple[str, ...]
 
+    def line(self) -> str:
+        """Return the one-line summary."""
+        found = f"{self.num_files:,} files, {_size(self.num_bytes)}"
+        waiting = sum(s.status == "to do" for s in self.stages)
+        if not waiting:
+            return f"{found}: nothing to do"
+        return (
+            f"{found}: {waiting} stages to do, about {_time(self.seconds)}, {_size(self.memory_bytes)} of memory, "
+            f"{_size(self.disk_bytes)} of disk ({_size(self.free_bytes)} free)"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return asdict(self)
 
 
-def look_ahead(sources: Sequence[str], out: Path, recipe: Recipe) -> Outlook:
-    """Compare the engine folder with what a build would make. Hashes the input, writes nothing.
+def look_ahead(
+    sources: Sequence[str], out: Path, recipe: Recipe, judged: tuple[Path | str, Path | str] | None = None
+) -> Outlook:
+    """Compare the engine folder with what a build would make. Hashes input and engine, writes nothing.
+
+    Args:
+      sources: folders, files or globs.
+      out: the engine's folder; need not exist.
+      recipe: settings.
+      judged: files of queries and judgements that the build would be given.
 
     Raises:
       DataError: no input file.
@@ -74,61 +103,119 @@ def look_ahead(sources: Sequence[str], out: Path, recipe: Recipe) -> Outlook:
     found = resolve(list(sources), recipe.ingestion.exclude)
     size = sum(f.num_bytes for f in found.files)
     text = sum(f.num_bytes * (_PACKED if f.packing else 1.0) for f in found.files)
-    scratch = recipe.encoder == "scratch"
-    stages = _stages(sources, out, recipe)
-    share = sum(s.status == "to do" for s in stages) / len(stages)
-    seconds = share * (_SECONDS_FIXED + text * (_SECONDS_A_BYTE if scratch else _ENCODE_SECONDS_A_BYTE))
-    memory = int(_MEMORY_FIXED + text * _MEMORY_A_BYTE + (0 if scratch else _MEMORY_ENCODER))
-    disk = int(share * text * _DISK_A_BYTE)
+    given = recipe.encoder != "scratch"
+    stages = _Comparison(sources, out, recipe, judged).stages()
+    rates = _SECONDS | (_GIVEN_SECONDS if given else {})
+    waiting = [s.name for s in stages if s.status == "to do"]
+    seconds = sum(rates[name][0] + text * rates[name][1] for name in waiting)
+    memory = int(_MEMORY_FIXED + text * _MEMORY_A_BYTE + given * _MEMORY_GIVEN) if waiting else 0
+    disk = int(len(waiting) / len(stages) * (_DISK_FIXED + text * _DISK_A_BYTE))
     parent = next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())
     free = shutil.disk_usage(parent).free
     problems = []
+    if not parent.is_dir():
+        problems.append(f"{parent} is a file: an engine is a folder. Choose another --out.")
+    if folders.is_foreign(out):
+        problems.append(f"{out} holds other files and is no engine. Choose a new folder.")
     if disk > free:
-        problems.append(
-            f"about {disk / 2**20:.0f} MiB of disk are needed at {parent}, {free / 2**20:.0f} MiB are free."
-        )
-    if not scratch and not Path(recipe.encoder).is_dir():
+        problems.append(f"about {_size(disk)} of disk are needed at {parent}, {_size(free)} are free. Make room.")
+    if given and not Path(recipe.encoder).is_dir():
         problems.append(
             f"the encoder {recipe.encoder!r} is no folder here; a hub id needs `tamis build --allow-network`."
         )
+    problems += [f"{path}: no such file." for path in judged or () if not Path(path).is_file()]
     return Outlook(len(found.files), size, stages, seconds, memory, disk, free, tuple(problems))
 
 
-def _stages(sources: Sequence[str], out: Path, recipe: Recipe) -> tuple[StageOutlook, ...]:
-    """The first stage whose settings or input changed has to run, and all after it."""
-    settings = {
-        "ingest": recipe.ingestion.model_dump(mode="json"),
-        "passages": recipe.passages.model_dump(mode="json"),
-        "synthesize": recipe.synthesis.model_dump(mode="json"),
-        "encode": recipe.scratch.model_dump(mode="json") if recipe.encoder == "scratch" else {},
-        "tune": recipe.search.model_dump(mode="json"),
-    }
-    rows: list[StageOutlook] = []
-    reason = ""
-    for name in STAGES:
-        reason = reason or _why(name, sources, out, recipe, settings.get(name))
-        rows.append(StageOutlook(name, "to do" if reason else "done", reason or "nothing it depends on has changed"))
-        if reason and not reason.startswith("after"):
-            reason = f"after {name}"
-    return tuple(rows)
+class _Comparison:
+    """An engine folder beside what was asked for."""
+
+    def __init__(
+        self, sources: Sequence[str], out: Path, recipe: Recipe, judged: tuple[Path | str, Path | str] | None
+    ) -> None:
+        self.sources, self.out, self.recipe, self.judged = sources, out, recipe, judged
+        self.given = recipe.encoder != "scratch"
+        self.settings = {
+            "ingest": recipe.ingestion.model_dump(mode="json"),
+            "passages": recipe.passages.model_dump(mode="json"),
+            "synthesize": recipe.synthesis.model_dump(mode="json"),
+            "encode": {} if self.given else recipe.scratch.model_dump(mode="json"),
+            "tune": recipe.search.model_dump(mode="json"),
+        }
+
+    def stages(self) -> tuple[StageOutlook, ...]:
+        """The first stage that does not stand as it would be made has to run, and all after it."""
+        rows: list[StageOutlook] = []
+        cause = ""
+        for name in STAGES:
+            reason = f"after {cause}" if cause else self._why(name)
+            cause = cause or (name if reason else "")
+            rows.append(
+                StageOutlook(name, "to do" if reason else "done", reason or "nothing it depends on has changed")
+            )
+        return tuple(rows)
+
+    def _why(self, name: str) -> str:
+        """Return why a stage has to run when all before it stand; "" when it stands too."""
+        try:
+            targets = [current_index(self.out)] if name == "index" else [self.out / x for x in _FOLDERS[name]]
+            manifests = [artefact.read_manifest(target) for target in targets]
+        except ArtefactError as error:
+            return "damaged" if "damaged" in str(error) else "not made yet"
+        for target, manifest in zip(targets, manifests, strict=True):
+            if artefact.problems(target, manifest, deep=True):
+                return "damaged"
+        first = manifests[0]
+        if name in self.settings and first.settings != self.settings[name]:
+            return "settings changed"
+        if name not in _UNSEEDED and first.seed != self.recipe.seed:
+            return "another seed"
+        if artefact.stage_fingerprint(first.kind, first.settings, first.inputs, first.seed) != first.fingerprint:
+            return "made by another version"
+        return self._changed_input(name, first)
+
+    def _changed_input(self, name: str, manifest: Manifest) -> str:
+        if name == "ingest":
+            now = folders.fingerprint_sources(self.sources, self.recipe.ingestion.exclude)
+            return "" if manifest.inputs.get("files") == now else "input changed"
+        if name == "encode":
+            if ("encoder" in manifest.inputs) != self.given:
+                return "another encoder"
+            if self.given:
+                return "" if manifest.inputs["encoder"] == self._given_fingerprint() else "another encoder"
+        if name == "report":
+            was = [manifest.inputs.get(f"judged{n}") for n in range(2)]
+            if was != self._judged_hashes():
+                return "other judgements"
+        for part, content in manifest.inputs.items():
+            folder = self.out / ("collection" if part == "view" else part)
+            if folder.is_dir() and part != "index" and artefact.read_manifest(folder).content != content:
+                return f"another {part}"
+        return ""
+
+    def _given_fingerprint(self) -> str:
+        from tamis.models.folder import ModelFolder
+
+        try:
+            return ModelFolder(Path(self.recipe.encoder)).fingerprint
+        except UsageError:
+            return ""
+
+    def _judged_hashes(self) -> list[str | None]:
+        if self.judged is None:
+            return [None, None]
+        return [durable.sha256(Path(path)) if Path(path).is_file() else "" for path in self.judged]
 
 
-def _why(name: str, sources: Sequence[str], out: Path, recipe: Recipe, settings: dict[str, Any] | None) -> str:
-    try:
-        folder = current_index(out) if name == "index" else out / _FOLDERS[name]
-        manifest = artefact.read_manifest(folder)
-    except ArtefactError:
-        return "not made yet"
-    if artefact.problems(folder, manifest, deep=False):
-        return "damaged"
-    if settings is not None and manifest.settings != settings:
-        return "settings changed"
-    if name not in {"ingest", "passages"} and manifest.seed != recipe.seed:
-        return "another seed"
-    if name == "ingest" and manifest.inputs.get("files") != folders.fingerprint_sources(
-        sources, recipe.ingestion.exclude
-    ):
-        return "input changed"
-    if name == "encode" and ("encoder" in manifest.inputs) == (recipe.encoder == "scratch"):
-        return "another encoder"
-    return ""
+def _size(num_bytes: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}" if num_bytes >= 10 or unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} TiB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

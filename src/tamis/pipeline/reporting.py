@@ -86,7 +86,7 @@ def make_report(sources: Sources, staging: Staging, *, seed: int) -> None:
         tables.append(_per_query(dev_runs, queries, qrels, "pseudo-queries"))
     collected = artefact.read_manifest(sources.out / "collection").counts
     report = Report(
-        title=f"{sources.out.resolve().name}: search quality",
+        title="Search quality",  # without the folder's name: the same engine has the same bytes wherever it stands
         judgements=tuple(judgements),
         choices=tuple(Choice(**choice) for choice in sources.tuned.choices),
         corpus=CorpusStatistics.of(sources.documents),

@@ -12,8 +12,8 @@ import orjson
 from tamis.data import Corpus, CorpusWriter, Qrels, Queries, artefact, durable, ledger, lock
 from tamis.data.artefact import Manifest
 from tamis.data.corpus import PASSAGE_SCHEMA
-from tamis.engine import current_index
-from tamis.errors import UsageError
+from tamis.engine import SERVED, current_index
+from tamis.errors import DataError, UsageError
 from tamis.evaluation import Cost, measure_stage
 from tamis.ingestion.ingest import ingest
 from tamis.models import Encoder, load_encoder
@@ -48,6 +48,7 @@ class Build:
         self.sources, self.out, self.recipe, self.judged = sources, out, recipe, judged
         self.workers, self.allow_network, self._progress = workers, allow_network, progress
         self._force: frozenset[str] = frozenset()
+        self._given: Encoder | None = None
         self.results: list[StageResult] = []
         self.costs: list[Cost] = []
 
@@ -55,13 +56,27 @@ class Build:
         """Refuse what cannot be meant, before anything is written.
 
         Raises:
-          UsageError: one of queries and qrels without the other, or an unknown stage to force.
+          UsageError: one of queries and qrels without the other, an unknown stage to force, or ``out`` is no place
+            for an engine.
+          DataError: no file of queries or qrels.
         """
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"{self.out} is a file: an engine is a folder. Choose another --out.")
+        if folders.is_foreign(self.out):
+            raise UsageError(
+                f"{self.out} holds other files and is no engine: nothing is mixed with them. "
+                f"Choose a new folder, say --out {self.out / 'engine'}."
+            )
+        for path in self.judged or ():
+            if not path.is_file():
+                raise DataError(f"{path}: no such file of queries or judgements. Relative paths start at {Path.cwd()}.")
         if (queries is None) != (qrels is None):
             raise UsageError("queries and qrels belong together: give both, or neither.")
         unknown = sorted(set(force) - set(STAGES))
         if unknown:
             raise UsageError(f"--force {unknown[0]}: no such stage. The stages are {', '.join(STAGES)}.")
+        if self.recipe.encoder != SCRATCH:  # now: hours of reading must not end in an encoder that cannot be loaded
+            self._given = load_encoder(self.recipe.encoder, allow_network=self.allow_network)
 
     def run(self, force: frozenset[str]) -> Built:
         """Make every stage that is not done; one writer a folder."""
@@ -163,7 +178,7 @@ class Build:
     def _encode(self, view: ViewCorpus) -> Encoder:
         folder = self.out / "encoder"
         scratch = self.recipe.encoder == SCRATCH
-        given = None if scratch else load_encoder(self.recipe.encoder, allow_network=self.allow_network)
+        given = self._given
         settings = self.recipe.scratch.model_dump(mode="json") if scratch else {}
         inputs = {"view": self._content("collection")} if given is None else {"encoder": given.fingerprint}
 
@@ -182,7 +197,6 @@ class Build:
             return staging.counts
 
         self._stage("encode", [folder], ("encoder",), settings, inputs, make)
-        artefact.open_verified(folder, "encoder")
         return load_encoder(folder)
 
     def _tune(self, view: ViewCorpus, made: Collection, encoder: Encoder) -> Fitted:
@@ -206,13 +220,16 @@ class Build:
             return staging.counts
 
         self._stage("tune", [folder], ("runs",), settings, inputs, make)
-        artefact.open_verified(folder, "runs")
         return Fitted.load(folder)
 
     def _index(
         self, documents: Corpus, units: Corpus, encoder: Encoder, made: Collection, tuned: Fitted
     ) -> SearchIndex:
-        settings = {"layout": tuned.layout.model_dump(mode="json"), "plan": tuned.plan.model_dump(mode="json")}
+        settings = {
+            "layout": tuned.layout.model_dump(mode="json"),
+            "plan": tuned.plan.model_dump(mode="json"),
+            "holds": list(SERVED),
+        }
         inputs = {name: self._content(name) for name in ("corpus", "passages", "collection", "encoder")}
         expected = artefact.stage_fingerprint("index", settings, inputs, self.recipe.seed)
         folder = folders.version_for(self.out, expected)
@@ -230,11 +247,12 @@ class Build:
                 seed=self.recipe.seed,
                 staging=staging,
             )
+            for name in SERVED:  # a version serves by itself while later builds replace corpus and encoder
+                staging.include(self.out / name, name)
             return staging.counts
 
         self._stage("index", [folder], ("index",), settings, inputs, make)
         folders.make_current(self.out, folder)
-        artefact.open_verified(folder, "index")
         return SearchIndex.load(folder, encoder)
 
     def _report(
@@ -278,12 +296,13 @@ class Build:
         """Make a stage unless all its folders stand with the right fingerprint; return the first one's manifest."""
         used = self.recipe.seed if seed is None else seed
         prints = [artefact.stage_fingerprint(kind, settings, inputs, used) for kind in kinds]
-        whole = all(artefact.is_done(f, p) for f, p in zip(targets, prints, strict=True))
+        whole = all(artefact.is_done(f, p, deep=True) for f, p in zip(targets, prints, strict=True))
         status: Literal["made", "kept"] = "kept"
         with measure_stage(name, targets[0]) as meter:
             if not whole or name in self._force:
                 status = "made"
                 self._log("stage", stage=name)
+                self._advance(name, 0, None)
                 durable.make_folder(targets[0].parent)
                 for target in targets:
                     durable.make_folder(target.parent)

@@ -207,6 +207,11 @@ class BM25Index:
         """Documents that no query can find."""
         return int((np.asarray(self.lengths) == 0).sum())
 
+    def idf(self, query: str) -> dict[str, float]:
+        """Return the weight of each known term of a query: ln(1 + N/df)."""
+        known = {t: self.term_rows[t] for t in self.settings.analyser.query_terms(query) if t in self.term_rows}
+        return {t: float(np.log1p(len(self) / (self.starts[r + 1] - self.starts[r]))) for t, r in known.items()}
+
     def pack(self, queries: Queries) -> Packed:
         """Analyse queries: starts int64 [B + 1], terms and weights (times a term occurs)."""
         return weigh((self.settings.analyser.query_terms(text) for text in queries.texts), self.term_rows)

@@ -177,12 +177,14 @@ class _Fitting:
         self.is_sound = np.array([m in SOUND for m in methods], dtype=bool)
         self.choices: list[dict[str, Any]] = []
         self.corpus = self._corpus(view, set(methods))
-        self.prior = Point(0.5, settings.given_dense if is_given else settings.dense, 0.0)
         made_from = {m.split(".", 1)[1] for m in queries.table["method"].to_pylist() if "." in m}
         code = {"docstring", "documentation"} if "docstring_pairs" in methods else set()
         texts = self.corpus.take(np.arange(min(len(self.corpus), 2000)), ["text"])["text"].to_pylist()
         language: Any = dominant_language(texts)
         self.layout = Layout(language=language, fields=prose_fields(self.corpus, made_from | code))
+        # what a record says in prose is searched unless the queries speak against it
+        fields = _FIELD_SHARES[-1] if self.layout.fields else 0.0
+        self.prior = Point(0.5, settings.given_dense if is_given else settings.dense, fields)
         self._note("language", language or "neutral", "stemmer and stop words by the share of known stop words")
 
     def _corpus(self, view: Corpus, methods: set[str]) -> Corpus:
@@ -276,9 +278,9 @@ class _Fitting:
             self._note(
                 "metadata fields",
                 ", ".join(self.layout.fields),
-                "the held-out queries are answered better with them"
+                "prose is searched unless the held-out queries speak against it"
                 if point.fields
-                else "the held-out queries do not gain from them",
+                else "the held-out queries are answered better without them",
                 used=bool(point.fields),
             )
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from tamis.data import Qrels, Queries
 from tamis.data.settings import Settings
@@ -48,9 +49,10 @@ class Correction(Settings):
             raise DataError(f"hubness: none of the {len(bank)} queries of the bank has any weight. Give other queries.")
         query = query[norms > 0].astype(np.float64) / norms[norms > 0, None]
         bias = np.zeros(len(index))
-        for low in range(0, len(index), _BLOCK_DOCS):
-            block = index.vectors[low : low + _BLOCK_DOCS].astype(np.float64)
-            bias[low : low + len(block)] = self.bias_of(query @ block.T)
+        with threadpool_limits(1):  # the last bits of a product depend on the number of threads
+            for low in range(0, len(index), _BLOCK_DOCS):
+                block = index.vectors[low : low + _BLOCK_DOCS].astype(np.float64)
+                bias[low : low + len(block)] = self.bias_of(query @ block.T)
         return bias
 
     def keeps(self, index: DenseIndex, bias: np.ndarray, queries: Queries, qrels: Qrels) -> bool:

@@ -25,6 +25,7 @@ from tamis.search.bm25 import BM25Index, Packed
 from tamis.search.dense import DenseIndex
 from tamis.search.feedback import RM3, Firsts, Rocchio
 from tamis.search.fuse import Pool, ReciprocalRank, scale_of
+from tamis.search.nearest import query_of
 from tamis.search.passages import Parents, unpack
 from tamis.search.plan import Feedback, Plan
 from tamis.search.snippet import Snippet, Window
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["hybrid", "lexical", "dense", "rrf", "bm25"]
 Asked = Packed | np.ndarray
-_SIMILAR_TERMS = 25
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ class SearchIndex:
         Args:
           queries: what is asked; one without any known word or weight is unanswered.
           k: documents a query.
-          mode: ``hybrid`` as planned; ``lexical`` or ``dense`` the plan's arms of that kind alone; ``rrf``
-            untuned reciprocal-rank fusion of the first lexical and the first dense arm; ``bm25`` the first
-            lexical arm alone.
+          mode: ``hybrid`` as planned; ``lexical`` the plan's lexical arms alone; the controls are ``bm25`` and
+            ``dense``, the first arm of each kind without any correction, and ``rrf``, the untuned reciprocal-rank
+            fusion of these two.
 
         Raises:
           UsageError: no arm of that kind.
@@ -137,39 +137,37 @@ class SearchIndex:
         if mode == "rrf":
             runs = [self.search_arm(self._first(lexical=kind), queries, max(k, 100)) for kind in (True, False)]
             return ReciprocalRank().fuse(runs, seed=0).truncate(k)
-        if mode == "bm25":
-            return self.search_arm(self._first(lexical=True), queries, k)
+        if mode in {"bm25", "dense"}:
+            return self.search_arm(self._first(lexical=mode == "bm25"), queries, k)
         weights = self._weights(mode)
         if len(weights) == 1 and next(iter(weights)) in self.arms:
-            return self.search_arm(next(iter(weights)), queries, k)
+            return self.search_arm(next(iter(weights)), queries, k, corrected=True)
         pool = self.pool(queries, list(weights), depth=self._depth(k))
         if mode == "hybrid" and self.plan.by_length:
             return pool.fuse(self.plan.weights_by_query(pool.names, self.lengths(queries))).truncate(k)
         return pool.fuse(list(weights.values())).truncate(k)
 
+    @cached_property
+    def words(self) -> BM25Index:
+        """The lexical arm over documents whose analysis stands for the engine's: counts words, marks matches.
+
+        Raises:
+          UsageError: no lexical arm.
+        """
+        found = [a.index for a in self.arms.values() if isinstance(a.index, BM25Index) and a.over == "documents"]
+        if not found:
+            raise UsageError(f"the engine has no lexical arm (arms: {', '.join(self.arms)}).")
+        named = self.arms.get("words")
+        return named.index if named is not None and isinstance(named.index, BM25Index) else found[0]
+
     def lengths(self, queries: Queries) -> np.ndarray:
-        """int64 [B]: telling words of each query, by the analysis of the arm whose words count most."""
-        lexical = [n for n, arm in self.arms.items() if arm.is_lexical]
-        if not lexical:
-            return np.zeros(len(queries), np.int64)
-        index = self.arms["words" if "words" in self.arms else lexical[0]].index
-        assert isinstance(index, BM25Index)  # noqa: S101 - narrows the type
-        analyser = index.settings.analyser
+        """int64 [B]: telling words of each query."""
+        analyser = self.words.settings.analyser
         return np.fromiter((analyser.num_telling(text) for text in queries.texts), np.int64, len(queries))
 
     def snippet(self, text: str, query: str) -> Window:
-        """Return the stretch of a document's text that answers a query best (see `Snippet`)."""
-        name = "words" if "words" in self.arms else self._first(lexical=True)
-        index = self.arms[name].index
-        assert isinstance(index, BM25Index)  # noqa: S101 - narrows the type
-        analyser = index.settings.analyser
-        df = np.diff(index.starts)
-        weights = {
-            term: float(np.log1p(len(index) / max(1, df[index.term_rows[term]])))
-            for term in analyser.query_terms(query)
-            if term in index.term_rows
-        }
-        return Snippet().window(text, query, analyser, weights)
+        """Return the stretch of a text that answers a query best (see `Snippet`)."""
+        return Snippet().window(text, query, self.words.settings.analyser, self.words.idf(query))
 
     def over_passages(self) -> "SearchIndex":
         """Return an index that finds passages instead of documents, by the arms that know them.
@@ -210,9 +208,12 @@ class SearchIndex:
             depth *= 2
         return depth
 
-    def search_arm(self, name: str, queries: Queries, k: int) -> Run:
-        """Return one arm's own k best documents, with its own scores."""
-        found = self._list(self.arms[name], self._ask(queries, [name])[name], k)
+    def search_arm(self, name: str, queries: Queries, k: int, *, corrected: bool = False) -> Run:
+        """Return one arm's own k best documents, with its own scores; ``corrected`` for hubness where planned."""
+        arm = self.arms[name]
+        if isinstance(arm.index, DenseIndex) and not corrected:
+            arm = Arm(arm.index.corrected(None), arm.over)
+        found = self._list(arm, self._ask(queries, [name])[name], k)
         return to_run(queries.table["query_id"].combine_chunks(), self.doc_ids, found)
 
     def _ask(self, queries: Queries, names: Sequence[str]) -> dict[str, Asked]:
@@ -360,7 +361,7 @@ class SearchIndex:
         rows = np.array([row])
         if arm.over == "passages" and self.parents is not None:
             rows = self.parents.order[self.parents.starts[row] : self.parents.starts[row + 1]]
-        asked = _query_of(arm.index, rows)
+        asked = query_of(arm.index, rows)
         found = self._list(arm, asked, k + 1)
         return to_run([doc_id], self.doc_ids, found).without([doc_id], [doc_id]).truncate(k)
 
@@ -412,18 +413,3 @@ def _search(
             raise UsageError("a lexical arm was asked with vectors.")
         return index.search_packed(asked, k, pairs)
     return index.search_rows(np.asarray(asked), k, pairs)
-
-
-def _query_of(index: BM25Index | DenseIndex, rows: np.ndarray) -> Asked:
-    """Return the query that stands for the given rows of an index: their mean vector, or their telling terms."""
-    if isinstance(index, DenseIndex):
-        vectors = index.vectors[rows].astype(np.float64)
-        return vectors.mean(axis=0, keepdims=True) if len(rows) else np.zeros((1, index.dim))
-    starts, terms, counts = index.forward
-    spans = [np.arange(starts[row], starts[row + 1]) for row in rows]
-    inside = np.concatenate([np.zeros(0, np.int64), *spans])
-    term, place = np.unique(terms[inside], return_inverse=True)
-    df = index.starts[term + 1] - index.starts[term]
-    weight = np.bincount(place, counts[inside], len(term)) * np.log1p(len(index) / np.maximum(df, 1))
-    best = np.sort(np.lexsort((term, -weight))[:_SIMILAR_TERMS])
-    return np.array([0, len(best)], np.int64), term[best].astype(np.int64), weight[best]

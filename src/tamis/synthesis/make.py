@@ -98,7 +98,7 @@ class Synthesize(Settings):
     min_dev_queries: Annotated[int, Field(ge=1)] = 60
     max_train_pairs: Annotated[int, Field(ge=1)] = 100_000
     dev_frac: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    min_dev_docs: Annotated[int, Field(ge=1)] = 30
+    min_dev_docs: Annotated[int, Field(ge=1)] = 400
     max_dev_docs: Annotated[int, Field(ge=1)] = 1000
     max_docs_mined: Annotated[int, Field(ge=2)] = 50_000
 

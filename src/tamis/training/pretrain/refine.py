@@ -47,12 +47,12 @@ class Texts:
     Attributes:
       flat: int32 [N] words of all texts, end to end.
       offsets: int [D + 1].
-      segments_WG: float32 [W, G] groups in each word.
+      segments: float32 [W, G] groups in each word.
     """
 
     flat: np.ndarray
     offsets: np.ndarray
-    segments_WG: sparse.csr_array
+    segments: sparse.csr_array
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -64,8 +64,8 @@ class Texts:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         ones = np.ones(len(positions), dtype=np.float32)
-        shape = (len(starts), self.segments_WG.shape[0])
-        return sparse.csr_array((ones, self.flat[positions], offsets), shape=shape) @ self.segments_WG
+        shape = (len(starts), self.segments.shape[0])
+        return sparse.csr_array((ones, self.flat[positions], offsets), shape=shape) @ self.segments
 
     def crops(self, texts: np.ndarray, rng: np.random.Generator) -> sparse.csr_array:
         """Return float32 [B, G]: a random span of 10 to 50 % of the words (one at least) of each text."""

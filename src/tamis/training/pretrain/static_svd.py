@@ -109,6 +109,8 @@ class StaticSVD(Settings):
         Raises:
           DataError: the corpus has no documents.
         """
+        from threadpoolctl import threadpool_limits
+
         from tamis.models import StaticEncoder
         from tamis.training.pretrain import vocabulary
         from tamis.training.pretrain.refine import Texts, refine
@@ -119,13 +121,17 @@ class StaticSVD(Settings):
         words = read_words(corpus, seed=seed)
         tokenizer, groups_V, num_words = self._tokenizer(words)
         segments_WG = vocabulary.segment(words.vocabulary, tokenizer, groups_V)
-        table_GH, weights_G = self._decompose(words, segments_WG, seed)
         texts = Texts(words.flat, words.offsets, segments_WG)
         given = None if pairs is None else _bags_of_pairs(pairs, tokenizer, groups_V, segments_WG.shape[1])
-        table_GH, guard = refine(table_GH, texts, epochs=self.refine_epochs, lr=self.refine_lr, seed=seed, pairs=given)
-        num_svd = table_GH.shape[1]
-        if self.lexical_dim:
-            table_GH = self._dual(table_GH, texts, weights_G, _group_names(tokenizer, groups_V), seed)
+        # The last bits of a matrix product depend on the number of threads; the encoder's bytes must not.
+        with threadpool_limits(1, user_api="blas"):
+            table_GH, idf_G = self._decompose(words, segments_WG, seed)
+            num_svd = table_GH.shape[1]
+            table_GH, guard = refine(
+                table_GH, texts, epochs=self.refine_epochs, lr=self.refine_lr, seed=seed, pairs=given
+            )
+            if self.lexical_dim:
+                table_GH = self._dual(table_GH, texts, idf_G, _group_names(tokenizer, groups_V), seed)
         table_VH = np.zeros((len(groups_V), table_GH.shape[1]), dtype=np.float32)
         table_VH[groups_V >= 0] = table_GH[groups_V[groups_V >= 0]]
         report = {
@@ -212,7 +218,7 @@ def random_signs(names: Sequence[str], width: int, *, seed: int) -> np.ndarray:
 def _group_names(tokenizer: "Tokenizer", groups_V: np.ndarray) -> list[str]:
     """Return the first token of each group."""
     found, first = np.unique(groups_V, return_index=True)
-    return [tokenizer.id_to_token(int(row)) for row in first[found >= 0]]
+    return [str(tokenizer.id_to_token(int(row))) for row in first[found >= 0]]
 
 
 def _stop_words(language: str) -> frozenset[str]:
