@@ -70,7 +70,8 @@ def _write_table(lines: list[str], path: str, table: dict[str, Any]) -> None:
         if value is None:
             lines.append(f"# {key} = none")
         elif not isinstance(value, dict):
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+            text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which TOML wants escaped
+            lines.append(f"{key} = {text}")
     for key, value in table.items():
         if isinstance(value, dict):
             _write_table(lines, f"{path}.{key}" if path else key, value)

@@ -154,7 +154,7 @@ def test_check_after_a_build_and_after_changes(tamis, docs, engine, judged, tmp_
     assert waiting("--exclude", "0*") == stages
     assert waiting("--text-field", "body") == stages
     assert waiting(*judged) == ["report"]
-    assert waiting(*recipe("[passages]\noverlap_tokens = 30\n")) == stages[1:]
+    assert waiting(*recipe("[passages]\ntarget_words = 100\n")) == stages[1:]
     assert waiting(*recipe("[scratch]\ndim = 32\n")) == stages[3:]
     assert waiting(*recipe("[search]\nhubness = false\n")) == stages[4:]
     code, out, _ = tamis("check", docs, "-o", engine)

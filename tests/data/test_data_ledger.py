@@ -91,3 +91,20 @@ def test_a_deleted_or_damaged_part_is_noticed(tmp_path):
             read()
     part.unlink()
     assert artefact.problems(tmp_path / "1-s", manifest, deep=False) == [f"{part}: missing"]
+
+
+def test_a_streamed_ledger_has_the_bytes_of_one_written_at_once(tmp_path, monkeypatch):
+    table = ledger.rows(
+        {"doc_id": f"d{n % 50}", "stage": "s", "method": "m", "decision": "kept", "seq": n // 50} for n in range(200)
+    )
+    trees = []
+    for spill_rows, step in ((1 << 18, 200), (30, 7)):
+        monkeypatch.setattr(ledger, "_SPILL_ROWS", spill_rows)
+        folder = tmp_path / str(spill_rows)
+        stage = artefact.stage(folder, "ledger", settings={}, inputs={}, seed=0)
+        with stage as staging, ledger.LedgerWriter(staging) as writer:
+            for start in range(0, len(table), step):
+                writer.append(table.slice(start, step))
+        trees.append(artefact.hash_tree(folder))
+    assert trees[0] == trees[1]
+    assert len(trees[0]) > 10

@@ -25,7 +25,20 @@ TOPICS = {
     "gardens": "aster bulb compost dahlia elm fern graft hedge iris juniper kale larch mulch nettle orchid prune",
     "clocks": "anchor balance chime dial escapement fusee gear hairspring jewel lever mainspring pallet quartz ratchet spring wheel",
 }
-VERBS = "holds turns carries needs follows hides meets splits guards warms lifts keeps".split()
+VERBS = [
+    "holds",
+    "turns",
+    "carries",
+    "needs",
+    "follows",
+    "hides",
+    "meets",
+    "splits",
+    "guards",
+    "warms",
+    "lifts",
+    "keeps",
+]
 NUM_SHORT, NUM_LONG, NUM_COPIES, NUM_NOTES = 180, 6, 8, 6
 RECIPE = {
     "seed": 5,
@@ -35,7 +48,14 @@ RECIPE = {
     "search": {"min_queries": 10, "max_queries": 40},
 }
 MODES = ("hybrid", "lexical", "dense", "rrf", "bm25")
-QUERIES = ("anchor on a tide", "rye starter", "belay ledge granite", "hairspring", "almond almond crust", "nothing known zzz")
+QUERIES = (
+    "anchor on a tide",
+    "rye starter",
+    "belay ledge granite",
+    "hairspring",
+    "almond almond crust",
+    "nothing known zzz",
+)
 
 
 def _sentences(rng: np.random.Generator, topic: str, count: int) -> str:
@@ -59,7 +79,9 @@ def records(seed: int = 1) -> list[dict[str, object]]:
         title = " ".join(words[int(i)] for i in rng.integers(len(words), size=3)) + f" {number}"
         text = _sentences(rng, topic, int(rng.integers(2, 5)))
         if number >= NUM_SHORT:
-            parts = [f"## {words[int(rng.integers(len(words)))]} part {n}\n\n{_sentences(rng, topic, 5)}" for n in range(4)]
+            parts = [
+                f"## {words[int(rng.integers(len(words)))]} part {n}\n\n{_sentences(rng, topic, 5)}" for n in range(4)
+            ]
             text = "\n\n".join([f"# {title}", *parts])
         summary = f"{title} told shortly by the {topic} club of {int(rng.integers(100))} members"
         row: dict[str, object] = {"id": f"doc {number}", "text": text, "topic": topic, "summary": summary}
@@ -123,3 +145,8 @@ def answers(engine: Engine) -> list[tuple[str, float, str, str]]:
     seen = [hit for text in QUERIES for mode in MODES for hit in engine.search(text, 5, mode)]
     seen += engine.similar("doc 3", 5)
     return [(hit.doc_id, hit.score, hit.title, hit.snippet) for hit in seen]
+
+
+def build_again(folder: Path) -> None:
+    """Build the engine ``folder`` from its first documents, whatever it holds now."""
+    pipeline.build(str(sources_beside(folder)), folder, recipe())

@@ -107,7 +107,7 @@ def check_full_disk(tmp_path, finished, old_and_new, stride):
 CHECKS = [check_crashes, check_replacement, check_faults, check_full_disk]
 
 
-@pytest.mark.parametrize(("check", "stride"), zip(CHECKS, (71, 101, 53, 67), strict=True))
+@pytest.mark.parametrize(("check", "stride"), list(zip(CHECKS, (71, 101, 53, 67), strict=True)))
 def test_some_operations(tmp_path, finished, old_and_new, check, stride):
     check(tmp_path, finished, old_and_new, stride)
 

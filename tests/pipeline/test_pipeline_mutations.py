@@ -76,7 +76,9 @@ def check(built: Path, tmp_path: Path, num_batches: int, first_seed: int) -> Non
         child = crash_kit._process(work, __name__)
         child.start()
         child.join(300)
-        assert child.exitcode == 0, f"seed {seed}: the child ended with {child.exitcode} (a negative number is a signal)"
+        assert child.exitcode == 0, (
+            f"seed {seed}: the child ended with {child.exitcode} (a negative number is a signal)"
+        )
         assert json.loads(out.read_text()) == []
         shutil.rmtree(folder)
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from tamis.errors import ArtefactError, DataError
 
 TEXT = pa.large_string()
-MAX_ID_BYTES = 512
+MAX_ID_BYTES = 512 + 32  # of a document as it is read, and what the ids of its passages add
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def check_ids(ids: pa.Array | pa.ChunkedArray, what: str) -> None:
     """Refuse ids that a tab-separated or TREC file could not carry. O(bytes), vectorised.
 
     Raises:
-      DataError: an id is empty, longer than 512 bytes of UTF-8, or holds a control character; names it.
+      DataError: an id is empty, longer than MAX_ID_BYTES of UTF-8, or holds a control character; names it.
     """
     sizes = pc.binary_length(ids)
     bad = pc.or_(pc.or_(pc.equal(sizes, 0), pc.greater(sizes, MAX_ID_BYTES)), pc.match_substring_regex(ids, r"\p{Cc}"))

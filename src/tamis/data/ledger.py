@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from tamis.data import columns as rules
+from tamis.data import durable
 from tamis.data.artefact import Staging
 from tamis.data.columns import TEXT
 from tamis.errors import DataError
@@ -33,6 +34,7 @@ LEDGER_SCHEMA = pa.schema(
 _OPTIONAL = ("score", "threshold")
 _PARTITIONS = 16
 _ROW_GROUP = 20_000
+_SPILL_ROWS = 1 << 18
 
 
 def empty() -> pa.Table:
@@ -55,20 +57,79 @@ def rows(records: Iterable[dict[str, Any]]) -> pa.Table:
     return rules.conform(pa.table(columns), LEDGER_SCHEMA, "ledger", nullable=_OPTIONAL)
 
 
+class LedgerWriter:
+    """Streams a stage's decisions to files partitioned by a hash of the id and sorted by id.
+
+    Memory: 262,144 rows, and while closing a sixteenth of all; what is more waits in a scratch folder.
+    """
+
+    def __init__(self, staging: Staging) -> None:
+        """Write parts into ``staging``."""
+        self._staging = staging
+        self._scratch = staging.folder / ".ledger"
+        self._pending: list[pa.Table] = []
+        self._num_pending = self._num_spills = 0
+        self.num_rows = 0
+
+    def __enter__(self) -> Self:
+        """Start; nothing is written yet."""
+        return self
+
+    def append(self, table: pa.Table) -> None:
+        """Add decisions.
+
+        Raises:
+          DataError: a column is missing, of another type, or lacks a value that is needed.
+        """
+        self._pending.append(rules.conform(table, LEDGER_SCHEMA, "ledger", nullable=_OPTIONAL))
+        self._num_pending += len(table)
+        self.num_rows += len(table)
+        if self._num_pending >= _SPILL_ROWS:
+            for number, chosen in self._partitioned():
+                durable.make_folder(self._scratch)
+                path = self._scratch / f"{number:02d}-{self._num_spills:04d}.arrow"
+                with durable.create(path) as sink, pa.ipc.new_stream(sink, LEDGER_SCHEMA) as stream:
+                    stream.write_table(chosen)
+            self._num_spills += 1
+
+    def _partitioned(self) -> list[tuple[int, pa.Table]]:
+        """Empty the pending rows into (partition, rows)."""
+        table = pa.concat_tables(self._pending) if self._pending else empty()
+        self._pending, self._num_pending = [], 0
+        ids = table["doc_id"].to_pylist()
+        part = np.fromiter((partition(d) for d in ids), dtype=np.int64, count=len(ids))
+        return [(int(n), table.filter(pa.array(part == n))) for n in np.unique(part)]
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:  # noqa: ANN401 - context protocol
+        """Sort and write every partition; leave the scratch folder to the staging's own clearing after an error."""
+        if kind is not None:
+            return
+        last = dict(self._partitioned())
+        for number in range(_PARTITIONS):
+            tables = [_read_spill(file) for file in sorted(self._scratch.glob(f"{number:02d}-*.arrow"))]
+            tables += [last[number]] if number in last else []
+            if tables:
+                chosen = pa.concat_tables(tables).sort_by([("doc_id", "ascending"), ("seq", "ascending")])
+                with self._staging.create(f"part-{number:02d}.parquet") as sink:
+                    options = {"compression": "zstd", "write_page_checksum": True, "row_group_size": _ROW_GROUP}
+                    pq.write_table(chosen, sink, **options)
+        durable.remove(self._scratch)
+        self._staging.counts["decisions"] = self.num_rows
+
+
+def _read_spill(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_stream(source).read_all()
+
+
 def write(staging: Staging, table: pa.Table) -> None:
-    """Write a stage's decisions, partitioned by a hash of the id and sorted by id; O(rows log rows).
+    """Write a stage's decisions held in one table; see `LedgerWriter`.
 
     Raises:
       DataError: a column is missing, of another type, or lacks a value that is needed.
     """
-    table = rules.conform(table, LEDGER_SCHEMA, "ledger", nullable=_OPTIONAL)
-    ids = table["doc_id"].to_pylist()
-    part = np.fromiter((partition(d) for d in ids), dtype=np.int64, count=len(ids))
-    for number in np.unique(part):
-        chosen = table.filter(pa.array(part == number)).sort_by([("doc_id", "ascending"), ("seq", "ascending")])
-        with staging.create(f"part-{number:02d}.parquet") as sink:
-            pq.write_table(chosen, sink, compression="zstd", write_page_checksum=True, row_group_size=_ROW_GROUP)
-    staging.counts["decisions"] = len(table)
+    with LedgerWriter(staging) as writer:
+        writer.append(table)
 
 
 def partition(doc_id: str) -> int:

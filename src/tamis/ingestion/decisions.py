@@ -187,15 +187,17 @@ class Decisions:
 
     def write(self, corpus: Staging, dropped: Staging, ledger: Staging) -> None:
         """Write kept and dropped documents and one ledger row for each, in the order of the input."""
-        decisions = []
-        with CorpusWriter(corpus, DOCUMENT_SCHEMA) as kept, CorpusWriter(dropped, DROPPED_SCHEMA) as gone:
+        with (
+            CorpusWriter(corpus, DOCUMENT_SCHEMA) as kept,
+            CorpusWriter(dropped, DROPPED_SCHEMA) as gone,
+            ledgers.LedgerWriter(ledger) as decisions,
+        ):
             for task, first, batch in self._staged.batches():
                 table, reasons, is_kept = self._finish(task, first, batch)
                 kept.append(table.filter(pa.array(is_kept)))
                 is_gone = np.array([bool(r) and r != "lost" for r in reasons], dtype=bool)
                 gone.append(table.append_column("reason", pa.array(reasons, TEXT)).filter(pa.array(is_gone)))
                 decisions.append(self._decided(first, batch, table, reasons))
-        ledgers.write(ledger, pa.concat_tables(decisions) if decisions else ledgers.empty())
         corpus.counts["documents"] = kept.num_rows
         dropped.counts["documents"] = gone.num_rows
 

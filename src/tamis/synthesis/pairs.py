@@ -4,6 +4,7 @@ Source: tamis design (conventions of the pair makers): a query names its source 
 positive is a view of its document, the text minus a cut; nothing is copied and nothing dropped uncounted.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
+from tamis.data.columns import MAX_ID_BYTES
 from tamis.data.corpus import Corpus
 from tamis.data.queries import Qrels, Queries
 from tamis.data.settings import Settings
@@ -21,6 +24,7 @@ from tamis.ops.hashing import splitmix64, text_keys, uniform
 
 TEXT = pa.large_string()
 BATCH_DOCS = 2048
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 NOTHING = (0, 0)
 """A cut of no text: the query stands in the metadata or section, which no view shows."""
 
@@ -74,12 +78,19 @@ class PairBuilder:
           span: characters of the source's text that the query is; -1 where it is not a span.
           relevance: grade of the positives.
         """
-        query_id = f"{self.label}:{source}:{number}"
+        query_id = self._query_id(source, number)
         row = {"query_id": query_id, "text": text, "method": self.label, "source_doc_id": source}
         self._queries.append(row | {"start": span[0], "stop": span[1]})
         for p in positives:
             view = {"cut_start": p.cut_start, "cut_stop": p.cut_stop, "cut_title": p.cut_title}
             self._qrels.append({"query_id": query_id, "doc_id": p.doc_id, "relevance": relevance} | view)
+
+    def _query_id(self, source: str, number: int) -> str:
+        """Label, source and number; hashed where a long id or an odd field name makes that no id."""
+        plain = f"{self.label}:{source}:{number}"
+        if len(plain.encode()) <= MAX_ID_BYTES and not _CONTROL.search(plain):
+            return plain
+        return f"{self.label.split('.')[0]}:{xxhash.xxh3_128_hexdigest(f'{self.label}:{source}'.encode())}:{number}"
 
     def pairs(self) -> Pairs:
         """Return what was collected."""
