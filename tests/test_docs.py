@@ -28,7 +28,9 @@ def place(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("readme")
     (folder / "docs").mkdir()
-    for number, (verb, noun) in enumerate((v, n) for v in ("rotate", "renew", "revoke") for n in ("keys", "tokens", "passwords")):
+    for number, (verb, noun) in enumerate(
+        (v, n) for v in ("rotate", "renew", "revoke") for n in ("keys", "tokens", "passwords")
+    ):
         text = f"# How to {verb} {noun}\n\nTo {verb} {noun}, open page {number} of the console and wait for the mail.\n"
         (folder / "docs" / f"{number}.md").write_text(text)
     pipeline.build(str(folder / "docs"), folder / "engine", ROOT / "recipes" / "tiny.toml")
@@ -87,6 +89,7 @@ def method_files():
                 node.name
                 for node in tree.body
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+                and "ABC" not in {getattr(base, "id", "") for base in node.bases}
                 and any(isinstance(x, ast.AnnAssign) and getattr(x.target, "id", "") == "method" for x in node.body)
             ]  # fmt: skip
             if names:
@@ -117,7 +120,9 @@ def test_every_method_is_tested(path, names, tree):
 
 
 def test_every_row_of_papers_points_at_files():
-    rows = [line for line in (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")][1:]
+    rows = [
+        line for line in (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")
+    ][1:]
     assert len(rows) >= 10
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]

@@ -75,7 +75,8 @@ def test_all_problems_at_once_with_their_key_paths(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("seed =", "not TOML"), ("\xff", "not TOML"), ("seed = 1\nseed = 2", "not TOML"), ("at = 2020-01-01", "at")]
+    ("text", "words"),
+    [("seed =", "not TOML"), ("\xff", "not TOML"), ("seed = 1\nseed = 2", "not TOML"), ("at = 2020-01-01", "at")],
 )
 def test_what_is_no_recipe_is_refused(tmp_path, text, words):
     path = tmp_path / "bad.toml"
@@ -91,8 +92,14 @@ def test_what_is_no_recipe_is_refused(tmp_path, text, words):
 
 def test_the_tiny_recipe_runs_end_to_end(tmp_path):
     rows = [
-        {"id": f"d{n}", "title": f"How to {verb} the {noun}", "text": f"To {verb} a {noun}, open page {n} of the manual. " * 3}
-        for n, (verb, noun) in enumerate((v, o) for v in ("mend", "paint", "oil", "lift") for o in ("gate", "pump", "belt", "door"))
+        {
+            "id": f"d{n}",
+            "title": f"How to {verb} the {noun}",
+            "text": f"To {verb} a {noun}, open page {n} of the manual. " * 3,
+        }
+        for n, (verb, noun) in enumerate(
+            (v, o) for v in ("mend", "paint", "oil", "lift") for o in ("gate", "pump", "belt", "door")
+        )
     ]
     (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     built = tamis.build(str(tmp_path / "docs.jsonl"), tmp_path / "engine", FOLDER / "tiny.toml")

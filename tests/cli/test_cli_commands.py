@@ -20,7 +20,12 @@ def copied(engine, tmp_path):
 
 @pytest.fixture
 def judged(engine):
-    return ("--qrels", engine / "collection" / "qrels" / "dev.tsv", "--queries", engine / "collection" / "queries.jsonl")
+    return (
+        "--qrels",
+        engine / "collection" / "qrels" / "dev.tsv",
+        "--queries",
+        engine / "collection" / "queries.jsonl",
+    )
 
 
 def test_build_again_keeps_everything_and_ends_in_one_line(tamis, docs, engine):
@@ -36,7 +41,15 @@ def test_build_json_and_quiet(tamis, docs, engine):
     assert code == 0
     value = json.loads(out)
     assert set(value) == {"folder", "stages", "verdict", "seconds", "peak_mib"}
-    assert [s["name"] for s in value["stages"]] == ["ingest", "passages", "synthesize", "encode", "tune", "index", "report"]
+    assert [s["name"] for s in value["stages"]] == [
+        "ingest",
+        "passages",
+        "synthesize",
+        "encode",
+        "tune",
+        "index",
+        "report",
+    ]
     assert all(set(s) == {"name", "status", "seconds", "summary", "counts"} for s in value["stages"])
     assert tamis("build", docs, "-o", engine, "-q")[:2] == (0, f"{engine}\n")
 
@@ -157,16 +170,19 @@ def test_check_after_a_build_and_after_changes(tamis, docs, engine, judged, tmp_
     assert waiting(*recipe("[passages]\ntarget_words = 100\n")) == stages[1:]
     assert waiting(*recipe("[scratch]\ndim = 32\n")) == stages[3:]
     assert waiting(*recipe("[search]\nhubness = false\n")) == stages[4:]
-    code, out, _ = tamis("check", docs, "-o", engine)
+    _code, out, _ = tamis("check", docs, "-o", engine)
     assert "nothing to do" in out.splitlines()[-1]
 
 
 def test_check_sees_changed_input_and_damage(tamis, docs, copied, tmp_path):
     assert "damaged" not in tamis("check", docs, "-o", copied)[1]
-    (copied / "runs" / "fit.json").write_bytes(b"{}")
-    code, out, _ = tamis("check", docs, "-o", copied, "--json")
+    data = (copied / "runs" / "fit.json").read_bytes()
+    (copied / "runs" / "fit.json").write_bytes(data[:-1] + b" ")  # of the same size: only the hash shows it
+    _code, out, _ = tamis("check", docs, "-o", copied, "--json")
     stages = {s["name"]: (s["status"], s["why"]) for s in json.loads(out)["stages"]}
-    assert stages["encode"][0] == "done" and stages["tune"] == ("to do", "damaged") and stages["index"][1] == "after tune"
+    assert (
+        stages["encode"][0] == "done" and stages["tune"] == ("to do", "damaged") and stages["index"][1] == "after tune"
+    )
     changed = shutil.copytree(docs, tmp_path / "docs")
     (changed / "00.md").write_text("another text")
     out = tamis("check", changed, "-o", copied)[1]
@@ -245,7 +261,9 @@ def refusals():
     ]
 
 
-@pytest.mark.parametrize(("args", "code", "words"), refusals(), ids=lambda x: " ".join(x)[:40] if isinstance(x, tuple) else None)
+@pytest.mark.parametrize(
+    ("args", "code", "words"), refusals(), ids=lambda x: " ".join(x)[:40] if isinstance(x, tuple) else None
+)
 def test_refusals_say_what_and_how(tamis, engine, docs, tmp_path, monkeypatch, args, code, words):
     monkeypatch.chdir(tmp_path)
     named = {
@@ -298,16 +316,20 @@ def test_what_the_machine_refuses(tamis, docs, tmp_path, monkeypatch, error, cod
 
 def test_terminal_sequences_in_documents_are_never_obeyed(tamis, tmp_path):
     escape = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
-    rows = [{"id": f"a{n}", "title": f"title {escape} {n}", "text": f"plain words {escape} number {n}"} for n in range(5)]
+    rows = [
+        {"id": f"a{n}", "title": f"title {escape} {n}", "text": f"plain words {escape} number {n}"} for n in range(5)
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     engine = tmp_path / "engine"
-    printed = [tamis("build", tmp_path / "a.jsonl", "-o", engine)[1:]]
+    (tmp_path / "raw.toml").write_text("[ingestion]\nunicode = false\n")  # nothing is cleaned on the way in
+    printed = [tamis("build", tmp_path / "a.jsonl", "-o", engine, "--recipe", tmp_path / "raw.toml")[1:]]
     for mode in ((), ("--json",), ("-q",)):
         printed.append(tamis("search", engine, "plain words", *mode)[1:])
         printed.append(tamis("similar", engine, "a0", *mode)[1:])
         printed.append(tamis("why", engine, "a0", *mode)[1:])
     printed.append(tamis("similar", engine, escape)[1:])
     assert sum("plain" in out for out, _ in printed) >= 3
+    assert "\\x1b]0;owned" in printed[1][0] and "\\u009b" in printed[4][0]
     text = "".join(out + err for out, err in printed)
     assert not set(text) & set("\x1b\x07\x9b\u202e\x7f")
 

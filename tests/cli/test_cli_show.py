@@ -64,7 +64,9 @@ def test_table_wraps_its_last_column_on_a_terminal(capsys, monkeypatch):
     assert all(len(line) <= 40 for line in lines)
 
 
-@pytest.mark.parametrize(("json_mode", "quiet", "expected"), [(True, False, "1\n"), (False, True, "a\tb\n"), (False, False, "h\n")])
+@pytest.mark.parametrize(
+    ("json_mode", "quiet", "expected"), [(True, False, "1\n"), (False, True, "a\tb\n"), (False, False, "h\n")]
+)
 def test_emit_prints_one_of_three(capsys, json_mode, quiet, expected):
     show.emit(1, json=json_mode, quiet=quiet, ids=["a\tb"], human=lambda: show.out("h"))
     assert capsys.readouterr().out == expected

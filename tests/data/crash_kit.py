@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -130,8 +130,18 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob(".*") if p.name.endswith(LEFTOVERS))
 
 
+def _visited(listed: list[tuple[str, Path]], stride: int, also: Container[str]) -> list[int]:
+    return [n for n, (_, path) in enumerate(listed) if n % stride == 0 or path.name in also]
+
+
 def exhaustive_crashes(
-    work: Work, folder: Path, *, start: Path | None = None, check: Callable[[Path], None] | None = None, stride: int = 1
+    work: Work,
+    folder: Path,
+    *,
+    start: Path | None = None,
+    check: Callable[[Path], None] | None = None,
+    stride: int = 1,
+    also: Container[str] = (),
 ) -> int:
     """Kill a job before and after every durable operation, run it again, compare with an undisturbed run.
 
@@ -141,6 +151,7 @@ def exhaustive_crashes(
       start: a folder whose copy each run starts from (an older artefact to be replaced); None for nothing.
       check: called with each run's folder after the kill, before the second run: what a reader finds then.
       stride: visit every stride-th operation; 1 is exhaustive.
+      also: file names whose operations are visited whatever the stride.
 
     Returns:
       Number of kills; 0 of them differ, or this raises AssertionError naming the operation.
@@ -150,7 +161,7 @@ def exhaustive_crashes(
     expected = artefact.hash_tree(clean)
     assert listed and expected, "the job writes no artefact"
     num_kills = 0
-    for index in range(0, len(listed), stride):
+    for index in _visited(listed, stride, also):
         for when in ("before", "after"):
             name, path = listed[index]
             where = f"killed {when} operation {index} ({name} {path.name})"

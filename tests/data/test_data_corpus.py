@@ -121,7 +121,7 @@ def test_parts_end_at_documents_or_bytes(tmp_path, small_shards):
         ([{"doc_id": "", "text": "x"}], "the id '' .0 bytes. is refused"),
         ([{"doc_id": "a\nb", "text": "x"}], "is refused"),
         ([{"doc_id": "a\x85b", "text": "x"}], "is refused"),
-        ([{"doc_id": "é" * 257, "text": "x"}], "514 bytes"),
+        ([{"doc_id": "é" * 273, "text": "x"}], "546 bytes"),
         ([{"doc_id": "a", "text": "x"}, {"doc_id": "a", "text": "y"}], "'a' occurs more than once"),
         ([{"doc_id": 7, "text": "x"}], "records: "),
         ([{"doc_id": "a", "text": ["x"]}], "records: "),

@@ -13,7 +13,7 @@ import pytest
 
 import tamis
 from tamis import pipeline
-from tamis.data import Queries, Run
+from tamis.data import Queries, Run, artefact
 from tamis.engine import Engine, current_index, verify
 from tamis.errors import ArtefactError, DataError, UsageError
 from tamis.models import load_encoder
@@ -210,6 +210,17 @@ def test_an_index_version_stores_no_document_twice(built):
             assert file.samefile(built / name / file.relative_to(current_index(built) / name))
 
 
+def test_a_damaged_artefact_does_not_get_into_an_index_version(folder, tmp_path):
+    part = folder / "corpus" / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-9] + b"x" + part.read_bytes()[-8:])
+    with (
+        pytest.raises(ArtefactError, match=str(part)),
+        artefact.stage(tmp_path / "v0001", "index", settings={}, inputs={}, seed=0) as staging,
+    ):
+        staging.include(folder / "corpus", "corpus")
+    assert not (tmp_path / "v0001").exists()
+
+
 def test_an_open_engine_answers_on_after_a_rebuild(folder, other):
     engine, untouched = Engine(folder), Engine(folder)
     before = pipeline_job.answers(engine)
@@ -230,6 +241,22 @@ def test_engines_opened_during_rebuilds_are_one_or_the_other(folder, other):
     child.join()
     assert child.exitcode == 0
     assert min(seen.values()) > 0
+
+
+def test_a_version_that_is_replaced_while_it_is_being_opened(folder, other, monkeypatch):
+    verified, num_opened = artefact.open_verified, 0
+
+    def rebuilt_after(version: Path, kind: str) -> artefact.Manifest:
+        nonlocal num_opened
+        manifest = verified(version, kind)
+        num_opened += 1
+        if num_opened == 1:
+            pipeline_job.rebuild(folder)
+        return manifest
+
+    monkeypatch.setattr(artefact, "open_verified", rebuilt_after)
+    assert pipeline_job.answers(Engine(folder)) == pipeline_job.answers(Engine(other))
+    assert num_opened == 3
 
 
 def rebuild_there_and_back(folder: Path) -> None:

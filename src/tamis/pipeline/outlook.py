@@ -24,20 +24,22 @@ _FOLDERS = {
     "report": ("report",),
 }
 _UNSEEDED = frozenset({"ingest", "passages"})
-# Two cores: seconds of a stage for any text and for each byte of it; an order of magnitude.
+# Seconds of a stage on two cores: for any text, for each byte of it, and the bytes from which it works on a sample.
+_ALL = 1 << 62
 _SECONDS = {
-    "ingest": (0.2, 1.0e-7),
-    "passages": (0.1, 3.0e-8),
-    "synthesize": (1.0, 2.0e-6),
-    "encode": (1.0, 3.0e-6),
-    "tune": (1.0, 2.0e-6),
-    "index": (0.5, 1.0e-6),
-    "report": (1.0, 1.0e-6),
+    "ingest": (0.2, 5e-8, _ALL),
+    "passages": (0.1, 7e-8, _ALL),
+    "synthesize": (1.0, 6e-7, 50_000_000),
+    "encode": (0.3, 1e-6, 200_000_000),
+    "tune": (0.3, 1e-6, 20_000_000),
+    "index": (0.3, 7e-7, _ALL),
+    "report": (0.5, 5e-8, _ALL),
 }
-_GIVEN_SECONDS = {"encode": (4.0, 0.0), "tune": (1.0, 3.0e-5), "index": (1.0, 6.0e-5), "report": (1.0, 5.0e-6)}
-_MEMORY_FIXED, _MEMORY_A_BYTE, _MEMORY_GIVEN = 300 << 20, 12.0, 700 << 20
-_DISK_FIXED, _DISK_A_BYTE = 2 << 20, 8.0
-_PACKED = 3.0  # how much larger compressed text is taken to be
+_GIVEN_SECONDS = {"encode": (1.0, 0.0, _ALL), "tune": (8.0, 8e-5, 3_000_000), "index": (1.0, 4e-5, _ALL)}
+_REFINE_SECONDS, _REFINE_SECONDS_A_BYTE = 10.0, 1e-5  # of the encoder made from the corpus: soon as long as it gets
+_MEMORY_FIXED, _MEMORY_A_BYTE, _MEMORY_GIVEN = 350 << 20, 40.0, 650 << 20
+_DISK_FIXED, _DISK_A_BYTE = 1 << 20, 14.0
+_PACKED = 4.0  # how much larger compressed text is taken to be
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,8 @@ def look_ahead(
     text = sum(f.num_bytes * (_PACKED if f.packing else 1.0) for f in found.files)
     given = recipe.encoder != "scratch"
     stages = _Comparison(sources, out, recipe, judged).stages()
-    rates = _SECONDS | (_GIVEN_SECONDS if given else {})
     waiting = [s.name for s in stages if s.status == "to do"]
-    seconds = sum(rates[name][0] + text * rates[name][1] for name in waiting)
+    seconds = sum(_seconds(name, text, given) for name in waiting)
     memory = int(_MEMORY_FIXED + text * _MEMORY_A_BYTE + given * _MEMORY_GIVEN) if waiting else 0
     disk = int(len(waiting) / len(stages) * (_DISK_FIXED + text * _DISK_A_BYTE))
     parent = next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())
@@ -125,6 +126,12 @@ def look_ahead(
         )
     problems += [f"{path}: no such file." for path in judged or () if not Path(path).is_file()]
     return Outlook(len(found.files), size, stages, seconds, memory, disk, free, tuple(problems))
+
+
+def _seconds(stage: str, text: float, given: bool) -> float:
+    fixed, rate, most = (_SECONDS | _GIVEN_SECONDS if given else _SECONDS)[stage]
+    refining = min(_REFINE_SECONDS, text * _REFINE_SECONDS_A_BYTE) if stage == "encode" and not given else 0.0
+    return fixed + rate * min(text, most) + refining
 
 
 class _Comparison:

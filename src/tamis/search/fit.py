@@ -18,10 +18,11 @@ from tamis.errors import ArtefactError
 from tamis.ops.hashing import text_keys, uniform
 from tamis.ops.language import dominant_language
 from tamis.search import store
+from tamis.search.dense import DenseIndex
 from tamis.search.feedback import RM3, Rocchio
 from tamis.search.fuse import FusionTuner, Pool, ReciprocalRank
 from tamis.search.hubness import QueryBank
-from tamis.search.index import SearchIndex
+from tamis.search.index import Arm, SearchIndex
 from tamis.search.layout import DENSE, GRAMS, PLAIN, WORDS, Layout, prose_fields, sample, weights, with_passages
 from tamis.search.plan import Feedback, Plan, spread
 
@@ -191,8 +192,9 @@ class _Fitting:
         keys = uniform(text_keys(view.doc_ids.to_pylist()), self.seed, "select")
         limit = self.settings.max_docs // 10 if self.is_given else self.settings.max_docs
         keep = self.qrels.table["doc_id"].to_pylist()
-        # a title is what a title query says: while it is tuned on, no document shows one
-        return sample(view, keep, limit, keys, titles="title_body" not in methods)
+        # A title is what a title query says: while the corpus's own encoder is tuned on it, no document shows one.
+        # A given encoder is judged better with the others' titles in place (docs/log.md).
+        return sample(view, keep, limit, keys, titles=self.is_given or "title_body" not in methods)
 
     def _note(self, name: str, value: str, reason: str, *, used: bool = True) -> None:
         self.choices.append({"name": name, "value": value, "reason": reason, "used": used})
@@ -322,10 +324,12 @@ class _Fitting:
         if not self.settings.hubness or not len(self.bank) or plan.weights.get(DENSE, 0.0) <= 0:
             return layout
         corrected = layout.model_copy(update={"hubness": QueryBank()})
-        after = self.layout.model_copy(update={"hubness": QueryBank()}).assemble(
-            plan, self.corpus, None, self.encoder, bank=self.bank, seed=self.seed
-        )
-        gain, error = self._gain(self.index.with_plan(plan), after)
+        before, dense = self.index.with_plan(plan), self.index.arms[DENSE].index
+        if not isinstance(dense, DenseIndex):
+            return layout
+        bias = QueryBank().fit(dense, self.bank, seed=self.seed)
+        arms = {**self.index.arms, DENSE: Arm(dense.corrected(bias), "documents")}
+        gain, error = self._gain(before, SearchIndex(before.doc_ids, arms, plan))
         helps = gain > _GATE * error and gain > 0
         self._note(
             "hubness correction",
