@@ -6,14 +6,14 @@ from pathlib import Path
 EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 
 
-def write_section(name: str, markdown: str) -> None:
-    """Replace (or append) the section ``name`` of docs/evidence.md."""
+def write_section(name: str, markdown: str, path: Path = EVIDENCE) -> None:
+    """Replace (or append) the section ``name`` of docs/evidence.md, or of another file."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     block = f"{begin}\n{markdown.strip()}\n{end}\n"
-    text = EVIDENCE.read_text(encoding="utf-8") if EVIDENCE.exists() else HEAD
+    text = path.read_text(encoding="utf-8") if path.exists() else HEAD
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end) + "\n", re.DOTALL)
     text = pattern.sub(lambda _: block, text) if pattern.search(text) else text.rstrip() + "\n\n" + block
-    EVIDENCE.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 HEAD = """# Evidence

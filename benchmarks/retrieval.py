@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import orjson
 
 import tamis
 from collections_of_data import DATA, SPANS, SPLITS, load, span_qrels
@@ -25,6 +26,7 @@ from tamis.search.layout import DENSE, Layout
 
 SYSTEMS = (ENGINE, "BM25", "encoder alone", "untuned fusion")
 DEPTH = 100
+MEANS = Path(__file__).resolve().parents[1] / "docs" / "retrieval.json"
 
 
 def minilm_folder() -> str:
@@ -115,6 +117,21 @@ def render(title: str, found: dict[str, tuple[Judgement, float]]) -> str:
     return "\n".join(lines)
 
 
+def readme(found: dict[str, tuple[Judgement, float]], encoder: str) -> None:
+    """Keep the means of this encoder beside those of the other one, and write the README's table from both."""
+    means = {name: {s: round(value(j, s), 4) for s in SYSTEMS} for name, (j, _) in found.items()}
+    kept = orjson.loads(MEANS.read_bytes()) if MEANS.exists() else {}
+    kept[encoder] = means
+    MEANS.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
+    head = ["collection", "BM25", "**tamis**, nothing but the documents", "MiniLM alone", "**tamis** with MiniLM"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    columns = [("scratch", "BM25"), ("scratch", ENGINE), ("minilm", "encoder alone"), ("minilm", ENGINE)]
+    table = {n: [kept.get(e, {}).get(n, {}).get(s, float("nan")) for e, s in columns] for n in SPLITS}
+    table["mean"] = [float(np.mean([row[i] for row in table.values()])) for i in range(len(columns))]
+    lines += [f"| {name} | " + " | ".join(f"{v:.3f}" for v in row) + " |" for name, row in table.items()]
+    write_section("results", "\n".join(lines), MEANS.parents[1] / "README.md")
+
+
 def main() -> None:
     """Measure the sets and write the section."""
     parser = argparse.ArgumentParser()
@@ -137,6 +154,7 @@ def main() -> None:
     print(text)
     if set(chosen.sets) == set(SPLITS):
         write_section(f"retrieval-{chosen.encoder}", text)
+        readme(found, chosen.encoder)
     if chosen.work is None:
         shutil.rmtree(work)
 
