@@ -18,7 +18,8 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 def blocks(language):
     """Code blocks of README.md in one language, in order."""
     text = README.read_text(encoding="utf-8") if README.exists() else ""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```([a-z]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for name, block in fenced if name == language]
 
 
 @pytest.fixture(scope="module")

@@ -83,10 +83,9 @@ FEW = {
 }
 
 
-@pytest.mark.parametrize("recipe", ["default", "quick"])
 @pytest.mark.parametrize("what", FEW)
-def test_a_tiny_corpus_works_end_to_end(tmp_path, what, recipe):
-    recipe = pipeline_job.recipe() if recipe == "quick" else Recipe()
+def test_a_tiny_corpus_works_end_to_end(tmp_path, what):
+    recipe = Recipe()
     engine = engine_of(tmp_path, FEW[what], recipe)
     hits = engine.search("anchor", 3)
     first = engine.corpus.document(hits[0].doc_id)

@@ -12,6 +12,7 @@ from tamis import pipeline
 from tamis.data import artefact
 from tamis.engine import Engine, verify
 from tamis.errors import ArtefactError
+from tamis.models import load_encoder
 from tamis.pipeline import STAGES
 
 CHANGES = {
@@ -95,8 +96,24 @@ def test_a_changed_setting_remakes_what_depends_on_it(tmp_path, engine, built, s
     assert tree(engine) == tree(tmp_path / "fresh")
     assert tree(engine) != tree(built)
     assert verify(engine, deep=True) == []
-    assert made(sources, engine) == again  # back to the old settings
+
+
+def test_back_to_the_old_settings_is_back_to_the_old_bytes(engine, built, sources):
+    again = made(sources, engine, recipe=pipeline_job.recipe(**CHANGES["passages"][0]))
+    assert made(sources, engine) == again
     assert tree(engine) == tree(built)
+
+
+def test_a_given_encoder_is_taken_as_it_is_and_its_change_is_seen(tmp_path, engine, built, sources):
+    given = shutil.copytree(built / "encoder", tmp_path / "given")
+    recipe = pipeline_job.recipe(encoder=str(given))
+    assert made(sources, engine, recipe=recipe) == list(STAGES[3:])
+    assert made(sources, engine, recipe=recipe) == []
+    assert verify(engine, deep=True) == []
+    assert load_encoder(engine / "encoder").fingerprint == load_encoder(given).fingerprint
+    (given / "config_sentence_transformers.json").write_text('{"prompts": {"query": "anchor ", "document": ""}}')
+    assert made(sources, engine, recipe=recipe) == list(STAGES[3:])
+    assert load_encoder(engine / "encoder").fingerprint == load_encoder(given).fingerprint
 
 
 def test_a_setting_that_changes_nothing_stops_the_work_there(engine, built, sources):

@@ -203,6 +203,7 @@ class Build:
         folder = self.out / "runs"
         settings = self.recipe.search.model_dump(mode="json")
         inputs = {"collection": self._content("collection"), "encoder": self._content("encoder")}
+        inputs["is_given"] = str(self.recipe.encoder != SCRATCH)  # the priors differ, even where the weights do not
 
         def make(stack: ExitStack) -> dict[str, int]:
             staging = stack.enter_context(
