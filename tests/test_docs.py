@@ -34,6 +34,8 @@ def place(tmp_path_factory):
     ):
         text = f"# How to {verb} {noun}\n\nTo {verb} {noun}, open page {number} of the console and wait for the mail.\n"
         (folder / "docs" / f"{number}.md").write_text(text)
+    for name, title in (("keys", "How do I rotate keys"), ("prices", "What is the pricing")):
+        (folder / "docs" / f"{name}.md").write_text(f"# {title}\n\nThe page about {name} says it in a few words.\n")
     pipeline.build(str(folder / "docs"), folder / "engine", ROOT / "recipes" / "tiny.toml")
     shutil.copy(folder / "engine" / "collection" / "queries.jsonl", folder / "queries.jsonl")
     for name in ("qrels.tsv", "test.tsv"):

@@ -1,6 +1,8 @@
 """An engine, opened: it searches, it is tied to its encoder and documents, and it outlives a rebuild."""
 
+import errno
 import functools
+import os
 import shutil
 import stat
 import threading
@@ -208,6 +210,17 @@ def test_an_index_version_stores_no_document_twice(built):
     for name in ("corpus", "encoder"):
         for file in (current_index(built) / name).rglob("*.*"):
             assert file.samefile(built / name / file.relative_to(current_index(built) / name))
+
+
+def test_without_links_an_index_version_holds_copies(built, tmp_path, monkeypatch):
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    pipeline_job.build(tmp_path / "engine")
+    assert artefact.hash_tree(tmp_path / "engine") == artefact.hash_tree(built)
+    part = Path("corpus") / "part-00000.parquet"
+    assert not (current_index(tmp_path / "engine") / part).samefile(tmp_path / "engine" / part)
 
 
 def test_a_damaged_artefact_does_not_get_into_an_index_version(folder, tmp_path):

@@ -114,3 +114,24 @@ def test_another_encoder_and_swapped_ids_are_refused(tmp_path):
     (tmp_path / "dense.json").write_text("[]")
     with pytest.raises(ArtefactError, match=r"dense\.json: damaged"):
         DenseIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize("copies", [0, 200])
+def test_faiss_gives_the_answer_of_the_reference(copies, monkeypatch):
+    """Ties longer than faiss' candidates, zero rows and few documents included."""
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((3000, 24)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[:copies] = vectors[0]
+    vectors[[7, 2000]] = 0
+    ids = pa.array([f"d{n:05d}" for n in rng.permutation(len(vectors))], pa.large_string())
+    index = DenseIndex(Dense(), ids, vectors, np.array([7, 2000]), encoder=None, made_by="x")
+    queries = np.vstack([vectors[[0, 1, 50, 999]], rng.standard_normal((20, 24)).astype(np.float32)])
+    for k in (1, 10, 100, 5000):
+        expected = index.search_rows(queries, k)
+        monkeypatch.setattr("tamis.search.dense._MIN_FAISS_DOCS", 1)
+        found = index.search_rows(queries, k)
+        monkeypatch.setattr("tamis.search.dense._MIN_FAISS_DOCS", 20_000)
+        assert np.array_equal(found[0], expected[0]) and np.array_equal(found[1], expected[1])
+    monkeypatch.setattr("tamis.search.dense._MIN_FAISS_DOCS", 1)
+    assert index._suits_faiss(10)

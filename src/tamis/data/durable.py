@@ -186,7 +186,8 @@ def link(source: Path, target: Path) -> None:
         except OSError as error:
             if error.errno not in _CANNOT_LINK:
                 raise
-            shutil.copyfile(source, target)
+            with source.open("rb") as whole, create(target) as copy:
+                shutil.copyfileobj(whole, copy, _CHUNK_BYTES)
 
 
 def remove(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Exact dense search: cosine of a query's vector with every document's.
 
-Source: tamis design (method card B1); the search itself is `tamis.ops.topk`.
+Source: tamis design (method card B1): faiss flat finds candidates, `tamis.ops.topk` is its reference.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tamis.data.artefact import Staging
 from tamis.data.run import Ids
 from tamis.data.settings import Settings
 from tamis.errors import ArtefactError, DataError, UsageError
-from tamis.ops.topk import exact_scores, top_k
+from tamis.ops.topk import exact_scores, select, top_k
 from tamis.search import store
 from tamis.search.answers import Pairs, id_ranks, judged_pairs, query_rows, to_run
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tamis.models.encoder import Encoder
 
 _UNIT_TOLERANCE = 1e-3
+_MAX_NORM = 1.002
+_MIN_FAISS_DOCS = 20_000
+_SPARE = 32
 
 
 class Dense(Settings):
@@ -218,14 +221,51 @@ class DenseIndex:
         if not np.isfinite(query).all():
             raise DataError("a query's vector holds NaN or infinity. The encoder is damaged: train or fetch it again.")
         query, is_zero = _unit(query.reshape(-1, self.dim))
-        bias, block = self.bias, self.settings.block_docs
-        rows, scores = top_k(
-            query, self.vectors, k, ranks=self.ranks, allowed=self._allowed, bias=bias, max_norm=1.002, block_docs=block
-        )
+        rows, scores = self._flat(query, k) if self._suits_faiss(k) else self._blocked(query, k)
         rows[is_zero], scores[is_zero] = -1, 0.0
         if pairs is None:
             return rows, scores, np.zeros(0)
         return rows, scores, self.pair_scores(query, pairs)
+
+    def _blocked(self, query_BH: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The reference: exact in blocks, with bias and rows that are never returned."""
+        return top_k(
+            query_BH,
+            self.vectors,
+            k,
+            ranks=self.ranks,
+            allowed=self._allowed,
+            bias=self.bias,
+            max_norm=_MAX_NORM,
+            block_docs=self.settings.block_docs,
+        )
+
+    def _suits_faiss(self, k: int) -> bool:
+        plain = self.bias is None and self.vectors.dtype == np.float32 and len(self.zero_rows) <= _SPARE
+        return plain and len(self) >= _MIN_FAISS_DOCS and k > 0
+
+    def _flat(self, query_BH: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same answer by faiss: its float32 candidates, rescored exactly; doubtful queries go to the reference.
+
+        A query is in doubt when documents beyond the candidates could still belong to its first k.
+        """
+        import faiss
+
+        depth = min(k + len(self.zero_rows) + _SPARE, len(self))
+        given = np.ascontiguousarray(query_BH)
+        values, rows = faiss.knn(given, np.asarray(self.vectors), depth, metric=faiss.METRIC_INNER_PRODUCT)
+        rows[np.isin(rows, self.zero_rows)] = -1
+        wanted = min(k, len(self))
+        found = np.full((len(given), wanted), -1, dtype=np.int64)
+        scores = np.zeros((len(given), wanted))
+        listed = np.nonzero(rows >= 0)
+        exact = exact_scores(given, self.vectors, listed[0], rows[listed])
+        select(listed[0], rows[listed], exact, ties=self.ranks[rows[listed]], rows=found, scores=scores)
+        margin = (self.dim + 8) * 2.0**-21 * _MAX_NORM
+        doubtful = np.flatnonzero((values[:, -1] >= scores[:, -1] - margin) & (depth < len(self)))
+        if len(doubtful):
+            found[doubtful], scores[doubtful] = self._blocked(given[doubtful], k)
+        return found, scores
 
     def pair_scores(self, query_BH: np.ndarray, pairs: Pairs) -> np.ndarray:
         """float64 [P]: scores of packed (query, document) pairs for unit query vectors."""
