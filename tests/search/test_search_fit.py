@@ -47,8 +47,7 @@ def collection(num_queries):
 
 def fitted(num_queries, **settings):
     corpus, queries, qrels = collection(num_queries)
-    bank = Queries.from_texts({})
-    return Fit(**settings).fit(corpus, FirstLetters(), queries, qrels, bank, is_given=False, seed=3)
+    return Fit(**settings).fit(corpus, FirstLetters(), queries, qrels, is_given=False, seed=3)
 
 
 def test_without_enough_queries_the_prior_stays():

@@ -23,6 +23,11 @@ class Collection:
     train_queries: Queries
     train_qrels: Qrels
 
+    @property
+    def queries(self) -> Queries:
+        """All of them, held out or not."""
+        return Queries(pa.concat_tables([self.dev_queries.table, self.train_queries.table]))
+
 
 def write(staging: Staging, units: Corpus, made: Made) -> None:
     """Write corpus.jsonl, queries.jsonl, qrels/{train,dev}.tsv and the Parquet files with provenance and views."""

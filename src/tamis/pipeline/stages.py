@@ -214,7 +214,6 @@ class Build:
                 encoder,
                 made.dev_queries,
                 made.dev_qrels,
-                made.train_queries,
                 is_given=self.recipe.encoder != SCRATCH,
                 seed=self.recipe.seed,
             ).save(staging)
@@ -244,7 +243,7 @@ class Build:
                 documents,
                 None if units is documents else units,
                 encoder,
-                bank=made.train_queries,
+                bank=made.queries,
                 seed=self.recipe.seed,
                 staging=staging,
             )

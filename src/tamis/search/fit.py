@@ -117,7 +117,8 @@ class Fit(Settings):
       given_dense: prior weight of a given encoder.
       penalty: price of leaving the prior, at 200 queries or more; twice that for a given encoder.
       feedback: try RM3 and Rocchio and keep each where the held-out queries gain beyond doubt.
-      hubness: the same for the hubness correction.
+      hubness: the same for the hubness correction; off, because held-out titles ask for it where people's queries
+        lose by it (docs/log.md).
     """
 
     method: Literal["fit"] = "fit"
@@ -128,7 +129,7 @@ class Fit(Settings):
     given_dense: Annotated[float, Field(ge=0, le=1)] = 0.55
     penalty: Annotated[float, Field(ge=0)] = 0.2
     feedback: bool = True
-    hubness: bool = True
+    hubness: bool = False
 
     def fit(
         self,
@@ -136,7 +137,6 @@ class Fit(Settings):
         encoder: "Encoder",
         queries: Queries,
         qrels: Qrels,
-        bank: Queries,
         *,
         is_given: bool,
         seed: int,
@@ -148,11 +148,10 @@ class Fit(Settings):
           encoder: the engine's.
           queries: held out.
           qrels: their judgements, with views.
-          bank: training queries, for the hubness correction.
           is_given: whether the encoder was given rather than made from this corpus.
           seed: of samples and halves.
         """
-        return _Fitting(self, view, encoder, queries, qrels, bank, is_given=is_given, seed=seed).run()
+        return _Fitting(self, view, encoder, queries, qrels, is_given=is_given, seed=seed).run()
 
 
 class _Fitting:
@@ -165,12 +164,11 @@ class _Fitting:
         encoder: "Encoder",
         queries: Queries,
         qrels: Qrels,
-        bank: Queries,
         *,
         is_given: bool,
         seed: int,
     ) -> None:
-        self.settings, self.encoder, self.bank, self.is_given, self.seed = settings, encoder, bank, is_given, seed
+        self.settings, self.encoder, self.is_given, self.seed = settings, encoder, is_given, seed
         order = np.argsort(uniform(text_keys(queries.ids), seed, "select"), kind="stable")[: settings.max_queries]
         self.queries = queries.select(np.sort(order))
         self.qrels = qrels.of(self.queries)
@@ -286,17 +284,25 @@ class _Fitting:
                 used=bool(point.fields),
             )
 
-    def _gain(self, before: SearchIndex, after: SearchIndex) -> tuple[float, float]:
-        """Mean gain in nDCG@10 of one index over another on the sound queries, and its standard error."""
-        queries = self.queries.select(self.is_sound)
+    def _gain(self, before: SearchIndex, after: SearchIndex, chosen: np.ndarray) -> np.ndarray:
+        """float64: gain in nDCG@10 of one index over another for each of the chosen held-out queries."""
+        queries = self.queries.select(chosen)
         values = []
         for index in (before, after):
             pool = index.pool(queries, [n for n, w in index.plan.weights.items() if w > 0])
             tuner = FusionTuner(pool, self.qrels)
             spreads = index.plan.weights_by_query(pool.names, index.lengths(queries))[:, tuner.rows]
             values.append(tuner.evaluate(spreads.T[None])[0])
-        gain = values[1] - values[0]
-        return float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))
+        gain: np.ndarray = values[1] - values[0]
+        return gain
+
+    def _gate(self, name: str, gain: np.ndarray) -> bool:
+        """Say whether a gain is beyond doubt (one-sided 5 %), and note it."""
+        mean, error = float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))
+        helps = mean > _GATE * error and mean > 0
+        reason = f"{mean:+.4f} nDCG@10, standard error {error:.4f}"
+        self._note(name, "on" if helps else "off", reason, used=helps)
+        return helps
 
     def _feedback(self, plan: Plan) -> Plan:
         """Try a second search with expanded queries, lexical and dense; each stays only if it helps beyond doubt."""
@@ -309,35 +315,31 @@ class _Fitting:
             arms = {n: w * (1 - _FEEDBACK_WEIGHT) for n, w in plan.weights.items()} | {name: _FEEDBACK_WEIGHT}
             more = {**plan.feedback, name: Feedback(of=arm, expand=method)}
             tried = plan.model_copy(update={"weights": arms, "feedback": more})
-            gain, error = self._gain(self.index.with_plan(plan), self.index.with_plan(tried))
-            helps = gain > _GATE * error and gain > 0
-            self._note(
-                f"feedback ({method.method})",
-                "on" if helps else "off",
-                f"{gain:+.4f} nDCG@10, standard error {error:.4f}",
-                used=helps,
-            )
+            gain = self._gain(self.index.with_plan(plan), self.index.with_plan(tried), self.is_sound)
+            helps = self._gate(f"feedback ({method.method})", gain)
             plan = tried if helps else plan
         return plan
 
     def _hubness(self, layout: Layout, plan: Plan) -> Layout:
-        if not self.settings.hubness or not len(self.bank) or plan.weights.get(DENSE, 0.0) <= 0:
+        """Try the correction: each half of the queries is the bank for the other half.
+
+        Training queries must not be the bank here: they push down the training documents they were made from, which
+        the held-out queries then gain from.
+        """
+        dense = self.index.arms[DENSE].index
+        if not self.settings.hubness or plan.weights.get(DENSE, 0.0) <= 0 or not isinstance(dense, DenseIndex):
             return layout
-        corrected = layout.model_copy(update={"hubness": QueryBank()})
-        before, dense = self.index.with_plan(plan), self.index.arms[DENSE].index
-        if not isinstance(dense, DenseIndex):
+        before, gains = self.index.with_plan(plan), []
+        for side in (0, 1):
+            chosen = self.is_sound & (self._halves() == side)
+            bank = self.queries.select(self.is_sound & (self._halves() != side))
+            if len(bank) and chosen.any():
+                bias = QueryBank().fit(dense, bank, seed=self.seed)
+                arms = {**self.index.arms, DENSE: Arm(dense.corrected(bias), "documents")}
+                gains.append(self._gain(before, SearchIndex(before.doc_ids, arms, plan), chosen))
+        if not gains or not self._gate("hubness correction", np.concatenate(gains)):
             return layout
-        bias = QueryBank().fit(dense, self.bank, seed=self.seed)
-        arms = {**self.index.arms, DENSE: Arm(dense.corrected(bias), "documents")}
-        gain, error = self._gain(before, SearchIndex(before.doc_ids, arms, plan))
-        helps = gain > _GATE * error and gain > 0
-        self._note(
-            "hubness correction",
-            "on" if helps else "off",
-            f"{gain:+.4f} nDCG@10, standard error {error:.4f}",
-            used=helps,
-        )
-        return corrected if helps else layout
+        return layout.model_copy(update={"hubness": QueryBank()})
 
     def _runs(self, pool: Pool | None, halves: list[Point]) -> dict[str, Run]:
         if pool is None:
