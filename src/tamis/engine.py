@@ -29,10 +29,10 @@ _PACKAGES = (
     "bm25s",
     "faiss-cpu",
 )
-SERVED = ("corpus", "encoder")
+SERVED = ("corpus", "passages", "encoder")
 """What an index version holds beside its arms, so that it serves whatever a build does to the rest."""
 _PARTS = ("corpus", "dropped", "passages", "collection", "pairs", "encoder", "runs", "report")
-_LEDGERS = ("ledger/1-ingest", "ledger/2-synthesize")
+_LEDGERS = ("ledger/1-ingest", "ledger/2-passages", "ledger/3-synthesize", "ledger/4-index")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Engine:
         artefact.open_verified(version, "index")
         self.corpus = Corpus.open(version / "corpus", hold=True)
         self.index = SearchIndex.load(version, load_encoder(version / "encoder"))
+        has_passages = self.index.parents is not None
+        self._passages = Corpus.open(version / "passages", hold=True) if has_passages else None
 
     def search(self, text: str, k: int = 10, mode: Mode = "hybrid") -> list[Hit]:
         """Return the k best documents for one query.
@@ -99,8 +101,8 @@ class Engine:
             raise UsageError("the query is empty. Give some words.")
         if len(text) > MAX_QUERY_CHARS:
             raise UsageError(f"the query has {len(text)} characters, at most {MAX_QUERY_CHARS} are searched.")
-        ranking = self.run(Queries.from_texts({"q": text}), k=k, mode=mode)
-        return self._hits(ranking, text)
+        asked = Queries.from_texts({"q": text})
+        return self._hits(self.run(asked, k=k, mode=mode), asked)
 
     def run(self, queries: Queries, k: int = 100, mode: Mode = "hybrid") -> Run:
         """Return the rankings of many queries."""
@@ -115,25 +117,39 @@ class Engine:
           DataError: no such document.
         """
         document = self.corpus.document(doc_id)
-        return self._hits(self.index.similar(doc_id, k), f"{document['title']} {document['text'][:2000]}")
+        asked = Queries.from_texts({doc_id: f"{document['title']} {document['text'][:MAX_QUERY_CHARS]}"})
+        return self._hits(self.index.similar(doc_id, k), asked)
 
     def why(self, doc_id: str) -> list[dict[str, Any]]:
         """Return every decision about a document, in the order of the stages."""
         return Ledger(self.folder / "ledger").why(doc_id)
 
-    def _hits(self, ranking: Run, text: str) -> list[Hit]:
+    def _hits(self, ranking: Run, asked: Queries) -> list[Hit]:
         table = ranking.to_table()
         ids = table["doc_id"].to_pylist()
         documents = self.corpus.take(self.corpus.rows_of(ids), ["title", "text"]).to_pylist() if ids else []
+        spans = self._spans(ranking, asked, documents)
         hits = []
-        for number, (doc_id, score, document) in enumerate(
-            zip(ids, table["score"].to_pylist(), documents, strict=True)
-        ):
-            window = self.index.snippet(document["text"], text)
-            snippet = document["text"][window.start : window.stop]
+        for place, (doc_id, score) in enumerate(zip(ids, table["score"].to_pylist(), strict=True)):
+            title, text, first = documents[place]["title"], documents[place]["text"], spans[place][0]
+            window = self.index.snippet(text[slice(*spans[place])], asked.texts[0])
+            start, stop = first + window.start, first + window.stop
             marks = tuple((a - window.start, b - window.start) for a, b in window.highlights)
-            hits.append(Hit(number + 1, doc_id, score, document["title"], snippet, marks, window.start, window.stop))
+            hits.append(Hit(place + 1, doc_id, score, title, text[start:stop], marks, start, stop))
         return hits
+
+    def _spans(self, ranking: Run, asked: Queries, documents: list[dict[str, Any]]) -> list[tuple[int, int]]:
+        """Where in each document to look for a snippet: its best passage, or all of it."""
+        spans = [(0, len(document["text"])) for document in documents]
+        if self._passages is None or not spans:
+            return spans
+        best = self.index.evidence(asked, ranking).to_pylist()
+        found = [(place, passage) for place, passage in enumerate(best) if passage is not None]
+        rows = self._passages.rows_of([passage for _, passage in found])
+        places = self._passages.take(rows, ["start", "stop"]).to_pylist()
+        for (place, _), row in zip(found, places, strict=True):
+            spans[place] = (row["start"], row["stop"])
+        return spans
 
 
 def current_index(folder: Path) -> Path:

@@ -169,7 +169,7 @@ def test_check_after_a_build_and_after_changes(tamis, docs, engine, judged, tmp_
     assert waiting(*judged) == ["report"]
     assert waiting(*recipe("[passages]\ntarget_words = 100\n")) == stages[1:]
     assert waiting(*recipe("[scratch]\ndim = 32\n")) == stages[3:]
-    assert waiting(*recipe("[search]\nhubness = false\n")) == stages[4:]
+    assert waiting(*recipe("[search]\nhubness = true\n")) == stages[4:]
     _code, out, _ = tamis("check", docs, "-o", engine)
     assert "nothing to do" in out.splitlines()[-1]
 

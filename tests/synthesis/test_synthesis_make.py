@@ -311,7 +311,7 @@ def copies_of(corpus, doc_ids):
 
 def test_titled_corpus():
     corpus = titled(300)
-    made = Synthesize().run(corpus, seed=0)
+    made = Synthesize(min_dev_docs=30).run(corpus, seed=0)
     check(corpus, made)
     assert made.num_dev == {"title_body": 30, "inverse_cloze": 30}
     assert made.num_train["title_body"] == 270

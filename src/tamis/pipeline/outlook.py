@@ -17,8 +17,8 @@ from tamis.recipe import Recipe
 
 _FOLDERS = {
     "ingest": ("corpus", "ledger/1-ingest", "dropped"),
-    "passages": ("passages",),
-    "synthesize": ("collection", "pairs", "ledger/2-synthesize"),
+    "passages": ("passages", "ledger/2-passages"),
+    "synthesize": ("collection", "pairs", "ledger/3-synthesize"),
     "encode": ("encoder",),
     "tune": ("runs",),
     "report": ("report",),
@@ -165,7 +165,11 @@ class _Comparison:
     def _why(self, name: str) -> str:
         """Return why a stage has to run when all before it stand; "" when it stands too."""
         try:
-            targets = [current_index(self.out)] if name == "index" else [self.out / x for x in _FOLDERS[name]]
+            targets = (
+                [current_index(self.out), self.out / "ledger/4-index"]
+                if name == "index"
+                else [self.out / x for x in _FOLDERS[name]]
+            )
             manifests = [artefact.read_manifest(target) for target in targets]
         except ArtefactError as error:
             return "damaged" if "damaged" in str(error) else "not made yet"

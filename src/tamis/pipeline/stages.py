@@ -18,7 +18,7 @@ from tamis.evaluation import Cost, measure_stage
 from tamis.ingestion.ingest import ingest
 from tamis.models import Encoder, load_encoder
 from tamis.ops.language import dominant_language
-from tamis.pipeline import collection, folders
+from tamis.pipeline import collection, folders, history
 from tamis.pipeline.collection import Collection
 from tamis.pipeline.record import STAGES, Built, Progress, StageResult
 from tamis.pipeline.reporting import Findings, Sources, make_report
@@ -135,27 +135,31 @@ class Build:
         return Corpus.open(targets[0])
 
     def _passages(self, documents: Corpus) -> Corpus:
-        folder = self.out / "passages"
+        targets = [self.out / "passages", self.out / "ledger" / "2-passages"]
         settings = self.recipe.passages.model_dump(mode="json")
         inputs = {"corpus": self._content("corpus")}
 
         def make(stack: ExitStack) -> dict[str, int]:
-            staging = stack.enter_context(artefact.stage(folder, "passages", settings=settings, inputs=inputs, seed=0))
+            staging, told = (
+                stack.enter_context(artefact.stage(folder, kind, settings=settings, inputs=inputs, seed=0))
+                for folder, kind in zip(targets, ("passages", "ledger"), strict=True)
+            )
+            found = None
             if self.recipe.passages.needs_passages(documents):
                 with CorpusWriter(staging, PASSAGE_SCHEMA) as writer:
                     for batch in self.recipe.passages.cut(documents):
                         writer.append(batch)
                         self._advance("passages", writer.num_rows, None)
-                staging.counts["passages"] = writer.num_rows
-            else:
-                staging.counts["passages"] = 0  # every document is one: the corpus itself is searched
+                found = Corpus.open(staging.folder)
+            history.write_split(told, documents, found)
+            staging.counts["passages"] = 0 if found is None else len(found)  # 0: the corpus itself is searched
             return staging.counts
 
-        manifest = self._stage("passages", [folder], ("passages",), settings, inputs, make, seed=0)
-        return Corpus.open(folder) if manifest.counts["passages"] else documents
+        manifest = self._stage("passages", targets, ("passages", "ledger"), settings, inputs, make, seed=0)
+        return Corpus.open(targets[0]) if manifest.counts["passages"] else documents
 
     def _synthesize(self, units: Corpus) -> Collection:
-        targets = [self.out / "collection", self.out / "pairs", self.out / "ledger" / "2-synthesize"]
+        targets = [self.out / "collection", self.out / "pairs", self.out / "ledger" / "3-synthesize"]
         settings = self.recipe.synthesis.model_dump(mode="json")
         inputs = {"corpus": self._content("corpus"), "passages": self._content("passages")}
         seed = self.recipe.seed
@@ -190,8 +194,7 @@ class Build:
                 given.save(staging)
                 return staging.counts
             language = dominant_language(text for batch in view.batches(["text"]) for text in batch["text"].to_pylist())
-            method = self.recipe.scratch.model_copy(update={"stemmer": language, "stopwords": language})
-            trained = method.pretrain(None, view, seed=self.recipe.seed)
+            trained = self.recipe.scratch.in_language(language).pretrain(None, view, seed=self.recipe.seed)
             trained.encoder.save(staging)
             staging.counts |= {"tokens": len(trained.encoder.table_VH), "dim": trained.encoder.dim}
             return staging.counts
@@ -233,12 +236,16 @@ class Build:
         inputs = {name: self._content(name) for name in ("corpus", "passages", "collection", "encoder")}
         expected = artefact.stage_fingerprint("index", settings, inputs, self.recipe.seed)
         folder = folders.version_for(self.out, expected)
+        targets = [folder, self.out / "ledger" / "4-index"]
 
         def make(stack: ExitStack) -> dict[str, int]:
-            staging = stack.enter_context(
-                artefact.stage(folder, "index", settings=settings, inputs=inputs, seed=self.recipe.seed)
+            staging, told = (
+                stack.enter_context(
+                    artefact.stage(target, kind, settings=settings, inputs=inputs, seed=self.recipe.seed)
+                )
+                for target, kind in zip(targets, ("index", "ledger"), strict=True)
             )
-            tuned.layout.assemble(
+            index = tuned.layout.assemble(
                 tuned.plan,
                 documents,
                 None if units is documents else units,
@@ -247,11 +254,12 @@ class Build:
                 seed=self.recipe.seed,
                 staging=staging,
             )
+            history.write_indexed(told, index)
             for name in SERVED:  # a version serves by itself while later builds replace corpus and encoder
                 staging.include(self.out / name, name)
             return staging.counts
 
-        self._stage("index", [folder], ("index",), settings, inputs, make)
+        self._stage("index", targets, ("index", "ledger"), settings, inputs, make)
         folders.make_current(self.out, folder)
         return SearchIndex.load(folder, encoder)
 
