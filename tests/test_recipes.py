@@ -43,8 +43,14 @@ def test_every_recipe_survives_a_round_trip(path, tmp_path):
 @example(0, "\x7f\n\\\"'#", ["\t*"])
 def test_any_text_survives_a_round_trip(seed, encoder, exclude):
     recipe = Recipe(seed=seed, encoder=encoder).replace(ingestion={"exclude": exclude})
-    values = tomllib.loads(recipe.to_toml())
-    assert Recipe.from_json(json.dumps(values), "copy") == recipe
+    assert Recipe.from_toml(recipe.to_toml(), "copy") == recipe
+
+
+def test_what_is_not_set_survives_a_round_trip_too():
+    recipe = Recipe().replace(scratch={"stemmer": None, "stopwords": None})
+    assert 'stemmer = "none"' in recipe.to_toml()
+    assert Recipe.from_toml(recipe.to_toml(), "copy") == recipe
+    assert Recipe().scratch.stemmer == "english"
 
 
 def test_default_is_the_defaults_written_out():

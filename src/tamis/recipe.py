@@ -15,6 +15,9 @@ from tamis.search.fit import Fit
 from tamis.synthesis.make import Synthesize
 from tamis.training.pretrain.static_svd import StaticSVD
 
+NONE = "none"
+"""How a recipe file writes a setting of a table that is not set."""
+
 
 class Recipe(Settings):
     """What `build` does, stage by stage. A TOML table is a method's constructor: same keys, defaults and checks.
@@ -45,19 +48,33 @@ class Recipe(Settings):
           RecipeError: unreadable, no TOML, or settings refused; all problems at once.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read the recipe {path}: {error}. Give a TOML file.") from error
+        return cls.from_toml(text, str(path))
+
+    @classmethod
+    def from_toml(cls, text: str, where: str) -> Self:
+        """Read a recipe's text; ``where`` names it in errors.
+
+        Raises:
+          RecipeError: no TOML, or settings refused; all problems at once.
+        """
+        try:
+            values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"{path}: not TOML: {error}.") from error
-        return cls.from_json(json.dumps(values, default=str), str(path))
+            raise RecipeError(f"{where}: not TOML: {error}.") from error
+        for table in values.values():
+            if isinstance(table, dict):  # TOML has no null
+                table.update({key: None for key, value in table.items() if value == NONE})
+        return cls.from_json(json.dumps(values, default=str), where)
 
     def replace(self, **values: Any) -> Self:  # noqa: ANN401 - any setting
         """Return the recipe with some top-level settings replaced and checked again."""
         return type(self).from_json(json.dumps({**self.model_dump(mode="json"), **values}), "recipe")
 
     def to_toml(self) -> str:
-        """Return the resolved recipe as TOML, every default written out; ``none`` stands as a comment."""
+        """Return the resolved recipe as TOML, every default written out; what is not set is "none"."""
         lines: list[str] = []
         _write_table(lines, "", self.model_dump(mode="json"))
         return "\n".join(lines) + "\n"
@@ -67,10 +84,10 @@ def _write_table(lines: list[str], path: str, table: dict[str, Any]) -> None:
     if path:
         lines += ["", f"[{path}]"]
     for key, value in table.items():
-        if value is None:
-            lines.append(f"# {key} = none")
-        elif not isinstance(value, dict):
-            text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which TOML wants escaped
+        if not isinstance(value, dict):
+            text = json.dumps(NONE if value is None else value, ensure_ascii=False).replace(
+                "\x7f", "\\u007f"
+            )  # which TOML wants escaped
             lines.append(f"{key} = {text}")
     for key, value in table.items():
         if isinstance(value, dict):

@@ -112,7 +112,7 @@ class Judgement(Settings):
 
     def headers(self) -> list[str]:
         """Column names of `rows`."""
-        return ["system", "measure", "mean", "95 % interval", "engine - it", "95 % interval", "p", "wins/ties/losses"]
+        return ["system", "measure", "mean", "95 % interval", "difference", "95 % interval", "p", "wins/ties/losses"]
 
     def rows(self) -> list[list[str]]:
         """One row a measure and system, all text: for a terminal."""

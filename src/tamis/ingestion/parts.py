@@ -154,7 +154,7 @@ class _Stager:
             title, title_changes, title_stable = method.clean(title)
             changes += title_changes
             reason = "" if stable and title_stable else "unstable_text"
-            changed = changes.total() + (text != record.text or title != record.title)
+            changed = changes.total()  # blanks trimmed at line ends are no news
             self._part.changes += changes
         if not text.strip():
             reason = reason or "empty_text"

@@ -362,5 +362,15 @@ def summary(name: str, counts: dict[str, int]) -> str:
             f"{count('train_queries', 0):,} training pairs, {count('dev_queries', 0):,} held-out queries",
             f"{sum(v for k, v in counts.items() if k.startswith('dropped_')):,} candidates dropped",
         )
-    shown = {k: v for k, v in counts.items() if v and not k.startswith("_")}
-    return ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in list(shown.items())[:4])
+    if name == "encode":
+        made = f"{count('tokens', 0):,} tokens, {count('dim', 0)} dimensions"
+        return made if count("tokens") else "the given encoder, as it is"
+    if name == "tune":
+        used, asked = count("sound_queries", 0), count("queries", 0)
+        return f"fitted on {used:,} of {asked:,} held-out queries in {count('documents', 0):,} documents"
+    if name == "index":
+        return say(
+            f"{count('documents', 0):,} documents in {count('arms', 0)} arms",
+            f"{count('texts_without_weight'):,} texts without a vector" if count("texts_without_weight") else "",
+        )
+    return "report.html, report.md, report.json"
