@@ -67,8 +67,7 @@ def ingest(
     """Read files into corpus parts, dropped parts with ``rejects.jsonl``, and ledger rows.
 
     Two passes: read and clean into memory-mapped scratch files, then settle ids and duplicates and write.
-    Memory: 24 bytes a document and one batch a worker, and the ledger's rows. The same bytes for any
-    number of workers.
+    Memory: 24 bytes a document and one batch a worker. The same bytes for any number of workers.
 
     Args:
       paths: files, folders, glob patterns.
@@ -80,8 +79,8 @@ def ingest(
       progress: called with the number of documents of each part that was read.
 
     Returns:
-      Counts: files, documents_read, documents, changed, grouped, dropped and dropped_REASON, rejected and
-      rejected_REASON, skipped_REASON, unicode_CLASS.
+      Counts: files, documents_read, documents, grouped, dropped[_REASON], rejected[_REASON], skipped_REASON,
+      unicode_CLASS.
 
     Raises:
       DataError: nothing to read, too much rejected, no text field, conflicting ids, nothing left.
@@ -98,8 +97,7 @@ def ingest(
         _check_text_fields(tasks, parts, settings)
         rejects = _Rejects(found, tasks, parts, lost, scratch)
         _check_rejects(rejects, tasks, parts, settings)
-        staged = Staged(scratch, parts)
-        decisions = Decisions(staged, _places(tasks, parts, lost), settings.on_duplicate)
+        decisions = Decisions(Staged(scratch, parts), _places(tasks, parts, lost), settings.on_duplicate)
         counts = decisions.settle()
         if not counts["documents"]:
             raise DataError(

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "Arm": "index",
+    "Arm": "arms",
     "BM25": "bm25",
     "BM25Index": "bm25",
     "CSLS": "hubness",

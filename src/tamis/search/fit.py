@@ -18,11 +18,12 @@ from tamis.errors import ArtefactError
 from tamis.ops.hashing import text_keys, uniform
 from tamis.ops.language import dominant_language
 from tamis.search import store
+from tamis.search.arms import Arm
 from tamis.search.dense import DenseIndex
 from tamis.search.feedback import RM3, Rocchio
 from tamis.search.fuse import FusionTuner, Pool, ReciprocalRank
 from tamis.search.hubness import QueryBank
-from tamis.search.index import Arm, SearchIndex
+from tamis.search.index import SearchIndex
 from tamis.search.layout import DENSE, GRAMS, PLAIN, WORDS, Layout, prose_fields, sample, weights, with_passages
 from tamis.search.plan import Feedback, Plan, spread
 

@@ -5,7 +5,6 @@ no score is guessed; each arm's scores become z-scores of its first documents, a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -21,7 +20,8 @@ from tamis.data.columns import TEXT
 from tamis.errors import ArtefactError, DataError, UsageError
 from tamis.search import store
 from tamis.search.answers import Pairs, id_ranks, pack_pairs, to_run
-from tamis.search.bm25 import BM25Index, Packed
+from tamis.search.arms import Arm, Asked, search_one
+from tamis.search.bm25 import BM25Index
 from tamis.search.dense import DenseIndex
 from tamis.search.feedback import RM3, Firsts, Rocchio
 from tamis.search.fuse import Pool, ReciprocalRank, scale_of
@@ -34,20 +34,6 @@ if TYPE_CHECKING:
     from tamis.models.encoder import Encoder
 
 Mode = Literal["hybrid", "lexical", "dense", "rrf", "bm25"]
-Asked = Packed | np.ndarray
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One index over the documents, or over their passages."""
-
-    index: BM25Index | DenseIndex
-    over: Literal["documents", "passages"] = "documents"
-
-    @property
-    def is_lexical(self) -> bool:
-        """Whether it matches words."""
-        return isinstance(self.index, BM25Index)
 
 
 class SearchIndex:
@@ -233,11 +219,11 @@ class SearchIndex:
     def _list(self, arm: Arm, asked: Asked, depth: int) -> tuple[np.ndarray, np.ndarray]:
         """Return an arm's first documents: rows [B, K] (-1 pads) and scores [B, K]."""
         if arm.over == "documents" or self.parents is None:
-            found = _search(arm.index, asked, depth, None)
+            found = search_one(arm.index, asked, depth, None)
             return found[0], found[1]
         wanted, deep = min(depth, len(self)), 10 * depth
         while True:  # 100 passages can be 12 documents
-            rows, scores, _ = _search(arm.index, asked, deep, None)
+            rows, scores, _ = search_one(arm.index, asked, deep, None)
             docs, values, counts = self.parents.to_documents(rows, scores, self.ranks, wanted)
             exhausted = rows.shape[1] < deep or not rows.size or rows[:, -1] < 0
             if np.all((counts >= wanted) | exhausted):
@@ -247,9 +233,9 @@ class SearchIndex:
     def _scores(self, arm: Arm, asked: Asked, pairs: Pairs) -> np.ndarray:
         """Return an arm's scores of packed (query, document) pairs, float64 [n]."""
         if arm.over == "documents" or self.parents is None:
-            return _search(arm.index, asked, 0, pairs)[2]
+            return search_one(arm.index, asked, 0, pairs)[2]
         expanded, ends = self.parents.expand(pairs)
-        return self.parents.best(_search(arm.index, asked, 0, expanded)[2], ends)
+        return self.parents.best(search_one(arm.index, asked, 0, expanded)[2], ends)
 
     def pool(self, queries: Queries, names: Sequence[str] | None = None, *, depth: int | None = None) -> Pool:
         """Return the candidates of all given arms, each scored by all of them.
@@ -339,7 +325,7 @@ class SearchIndex:
         )
         arm = self.arms[name]
         expanded, ends = self.parents.expand((run.offsets, rows))
-        scores = _search(arm.index, self._ask(queries, [name])[name], 0, expanded)[2]
+        scores = search_one(arm.index, self._ask(queries, [name])[name], 0, expanded)[2]
         row = np.repeat(np.arange(len(rows)), np.diff(ends))
         order = np.lexsort((arm.index.ranks[expanded[1]], -scores, row))
         best = expanded[1][order[ends[:-1][np.diff(ends) > 0]]]
@@ -403,13 +389,3 @@ class SearchIndex:
             arms[name] = Arm(BM25Index.load(place) if kind == "bm25" else DenseIndex.load(place, encoder), over)
         passage_docs = store.read_array(folder / "passage_docs.npy", ("int64",)) if has_passages else None
         return cls(store.read_strings(folder / "doc_ids.parquet"), arms, plan, passage_docs)
-
-
-def _search(
-    index: BM25Index | DenseIndex, asked: Asked, k: int, pairs: Pairs | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if isinstance(index, BM25Index):
-        if not isinstance(asked, tuple):
-            raise UsageError("a lexical arm was asked with vectors.")
-        return index.search_packed(asked, k, pairs)
-    return index.search_rows(np.asarray(asked), k, pairs)

@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from tamis.data import Corpus
 from tamis.data.artefact import Staging
 from tamis.data.settings import Settings
+from tamis.search.arms import Arm
 from tamis.search.bm25 import BM25
 from tamis.search.dense import Dense
 from tamis.search.hubness import QueryBank
-from tamis.search.index import Arm, SearchIndex
+from tamis.search.index import SearchIndex
 from tamis.search.lexical import Analyser, Code, Grams, Language, Neutral, Words
 from tamis.search.plan import Plan
 
