@@ -123,10 +123,15 @@ def readme(found: dict[str, tuple[Judgement, float]], encoder: str) -> None:
     kept = orjson.loads(MEANS.read_bytes()) if MEANS.exists() else {}
     kept[encoder] = means
     MEANS.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
-    head = ["collection", "BM25", "**tamis**, nothing but the documents", "MiniLM alone", "**tamis** with MiniLM"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    columns = [("scratch", "BM25"), ("scratch", ENGINE), ("minilm", "encoder alone"), ("minilm", ENGINE)]
-    table = {n: [kept.get(e, {}).get(n, {}).get(s, float("nan")) for e, s in columns] for n in SPLITS}
+    columns = {
+        "BM25": ("scratch", "BM25"),
+        "**tamis**, nothing but the documents": ("scratch", ENGINE),
+        "MiniLM alone": ("minilm", "encoder alone"),
+        "**tamis** with MiniLM": ("minilm", ENGINE),
+    }
+    columns = {name: at for name, at in columns.items() if at[0] in kept}
+    lines = ["| " + " | ".join(["collection", *columns]) + " |", "|" + " --- |" * (1 + len(columns))]
+    table = {name: [kept[e][name][s] for e, s in columns.values()] for name in SPLITS}
     table["mean"] = [float(np.mean([row[i] for row in table.values()])) for i in range(len(columns))]
     lines += [f"| {name} | " + " | ".join(f"{v:.3f}" for v in row) + " |" for name, row in table.items()]
     write_section("results", "\n".join(lines), MEANS.parents[1] / "README.md")

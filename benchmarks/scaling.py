@@ -117,7 +117,7 @@ def render(sizes: list[int], rows: list[dict[str, float]]) -> str:
     lines.append("")
     lines.append(
         "Exponents from one size to the next; 1 is linear. The encoder is fitted on at most 200,000 documents, queries "
-        "are made from at most 50,000, weights are fitted in at most 20,000; ingestion and the index see every document."
+        "are made from at most 50,000, weights are fitted in at most 20,000; ingestion and index see every document."
     )
     return "\n".join(lines)
 
