@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import bm25s  # noqa: F401 - loaded here once for all child processes, as the next three
-import matplotlib.figure  # noqa: F401
 import numpy as np
 import scipy.sparse  # noqa: F401
 import tokenizers  # noqa: F401
