@@ -8,13 +8,21 @@ from hypothesis import strategies as st
 
 from tamis.data import Qrels, Run
 from tamis.errors import UsageError
-from tamis.search.fuse import Convex, FusionTuner, ReciprocalRank, Tuning, simplex
+from tamis.search.fuse import Convex, FusionTuner, ReciprocalRank
 
 A = Run.from_dict({"q": {"d1": 4.0, "d2": 2.0, "d3": 0.0}})
 B = Run.from_dict({"q": {"d3": 0.9, "d1": 0.5}})
 RUNS = st.lists(
     st.dictionaries(st.sampled_from("abcdefg"), st.integers(-4, 4).map(float), max_size=7), min_size=1, max_size=3
 ).map(lambda queries: Run.from_dict({f"q{i}": ranked for i, ranked in enumerate(queries)}))
+
+
+def simplex(num_arms: int, steps: int) -> np.ndarray:
+    """float64 [G, A]: all weights that are multiples of 1 / steps and sum to 1, zero included."""
+    points: list[list[int]] = [[]] if num_arms else []
+    for _ in range(num_arms - 1):
+        points = [[*p, n] for p in points for n in range(steps - sum(p) + 1)]
+    return np.array([[*p, steps - sum(p)] for p in points], dtype=np.float64) / steps
 
 
 def test_reciprocal_rank_by_hand():
@@ -105,27 +113,6 @@ def test_the_tuner_measures_what_the_fuser_ranks():
         }
         assert row == pytest.approx([peer[f"q{i}"] for i in range(0, 30, 2)], abs=1e-9)
     assert values.std() > 0
-
-
-def test_tuning_moves_a_prior_only_by_evidence():
-    rng = np.random.default_rng(0)
-    ids, docs = [f"q{i}" for i in range(60)], [f"d{i:03d}" for i in range(50)]
-    rows = np.tile(np.arange(50), (60, 1))
-    good, noise = rng.random((60, 50)), rng.random((60, 50))
-    good[:, 3] += 0.6
-    runs = [Run.from_blocks(ids, docs, rows, good), Run.from_blocks(ids, docs, rows, noise)]
-    pool, qrels = Convex().pool(runs), Qrels.from_dict({q: {"d003": 1} for q in ids})
-    tuner = FusionTuner(pool, qrels)
-    for rule in ("penalty", "one_standard_error"):
-        choice = Tuning(rule=rule).choose([tuner], [0.5, 0.5])
-        assert choice.weights[0] > 0.7
-        assert choice.ndcg > choice.prior_ndcg
-        assert choice.num_queries == 60
-    assert Tuning(penalty=100.0).choose([tuner], [1.0, 1.0]).weights == (0.5, 0.5)
-    assert Tuning(min_queries=61).choose([tuner], [3.0, 1.0]).weights == (0.75, 0.25)
-    assert Tuning().choose([], [1.0, 1.0]).num_queries == 0
-    with pytest.raises(UsageError, match="above 0"):
-        Tuning().choose([tuner], [0.0, 0.0])
 
 
 def test_a_grid_of_four_arms_takes_under_two_seconds():

@@ -11,7 +11,6 @@ _HOMES = {
     "BM25": "bm25",
     "BM25Index": "bm25",
     "CSLS": "hubness",
-    "Choice": "fuse",
     "Code": "lexical",
     "Convex": "fuse",
     "Dense": "dense",
@@ -35,9 +34,7 @@ _HOMES = {
     "SearchIndex": "index",
     "Snippet": "snippet",
     "TopK": "aggregate",
-    "Tuning": "fuse",
     "Words": "lexical",
-    "simplex": "fuse",
 }
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
