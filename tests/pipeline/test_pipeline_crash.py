@@ -130,4 +130,4 @@ def test_every_operation(tmp_path, finished, old_and_new, check):
 
 @pytest.mark.slow
 def test_fifty_kills_at_random_times(tmp_path):
-    assert crash_kit.random_kills(pipeline_job.build, tmp_path, num_kills=60, seed=5, longest_seconds=1.2) >= 50
+    assert crash_kit.random_kills(pipeline_job.build, tmp_path, num_kills=100, seed=5, longest_seconds=1.2) >= 50
