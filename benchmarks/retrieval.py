@@ -1,4 +1,4 @@
-"""Retrieval quality: `tamis build` without labels on every judged collection, scored once, beside its controls.
+"""Retrieval quality: `tamis build` without labels on every judged collection, beside its controls.
 
 Usage: python benchmarks/retrieval.py [--encoder scratch|minilm] [--sets cranfield ...] [--work FOLDER]
 Engines are kept in the work folder, so that a second call only scores what has changed.
