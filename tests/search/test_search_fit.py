@@ -28,7 +28,7 @@ class FirstLetters:
         return 0
 
 
-def collection(num_queries):
+def collection(num_queries, method="title_body"):
     rows = [
         {
             "doc_id": f"d{i}",
@@ -38,7 +38,7 @@ def collection(num_queries):
         for i in range(64)
     ]
     queries = Queries.from_records(
-        {"query_id": f"q{i}", "text": f"{NOUNS[i % 8]} {NOUNS[i // 8 % 8]}", "method": "title_body"}
+        {"query_id": f"q{i}", "text": f"{NOUNS[i % 8]} {NOUNS[i // 8 % 8]}", "method": method}
         for i in range(num_queries)
     )
     qrels = Qrels.from_dict({f"q{i}": {f"d{i}": 1} for i in range(num_queries)})
@@ -66,6 +66,37 @@ def test_enough_queries_choose_and_say_so():
 
 def test_an_infinite_price_keeps_the_prior():
     assert fitted(40, min_queries=10, penalty=1e9, feedback=False).plan.weights["dense"] == Fit().dense
+
+
+class Blind(FirstLetters):
+    """Says the same of every text."""
+
+    def encode_documents(self, texts):
+        return np.tile(np.eye(1, self.dim, dtype=np.float32), (len(texts), 1))
+
+    encode_queries = encode_documents
+
+
+def dense_weight(encoder, method="title_body", **settings):
+    corpus, queries, qrels = collection(40, method)
+    fit = Fit(min_queries=10, feedback=False, **settings)
+    return fit.fit(corpus, encoder, queries, qrels, is_given=True, seed=3).plan.weights["dense"]
+
+
+def test_the_weight_of_a_given_encoder_starts_where_the_arms_differ():
+    """At an infinite price the moved prior alone decides: 0.55 + (gap - .05), to the next twentieth."""
+    assert dense_weight(Blind(), penalty=1e9) == pytest.approx(0.1)
+    assert dense_weight(Blind(), penalty=1e9, given_dense=1.0) == pytest.approx(0.25)  # word arms .80, blind .00
+    even = dense_weight(FirstLetters(), penalty=1e9)
+    assert even >= dense_weight(Blind(), penalty=1e9) + 0.2
+
+
+def test_cut_sentences_move_a_given_encoder_half_as_far_and_the_own_one_not_at_all():
+    titles, sentences = (dense_weight(Blind(), method, penalty=1e9) for method in ("title_body", "inverse_cloze"))
+    assert titles < sentences < Fit().given_dense
+    corpus, queries, qrels = collection(40, "inverse_cloze")
+    own = Fit(min_queries=10).fit(corpus, Blind(), queries, qrels, is_given=False, seed=3)
+    assert own.plan.weights["dense"] == Fit().dense
 
 
 def test_the_same_seed_gives_the_same_and_files_come_back_equal(tmp_path):

@@ -132,8 +132,6 @@ class StaticSVD(Settings):
             )
             if self.lexical_dim:
                 table_GH = self._dual(table_GH, texts, idf_G, _group_names(tokenizer, groups_V), seed)
-        table_VH = np.zeros((len(groups_V), table_GH.shape[1]), dtype=np.float32)
-        table_VH[groups_V >= 0] = table_GH[groups_V[groups_V >= 0]]
         report = {
             "documents": words.num_docs,
             "documents_fitted": len(words),
@@ -150,7 +148,7 @@ class StaticSVD(Settings):
             "mrr_after": guard.mrr_after,
             "cosine": guard.cosine,
         }
-        return Pretrained(StaticEncoder(table_VH, tokenizer), report)
+        return Pretrained(StaticEncoder(_by_token(table_GH, groups_V), tokenizer), report)
 
     def _min_df(self, num_docs: int) -> int:
         """Below twenty documents a word in one of them is no accident of spelling: it is most of what there is."""
@@ -230,6 +228,13 @@ def _stop_words(language: str) -> frozenset[str]:
     normalize = normalizer().normalize_str
     words = stop_words(language) | (frozenset(STOPWORDS_EN_PLUS) if language == "english" else frozenset())
     return frozenset(normalize(word) for word in words)
+
+
+def _by_token(table_GH: np.ndarray, groups_V: np.ndarray) -> np.ndarray:
+    """Return float32 [V, H]: each token has the row of its group, zeros where it has none."""
+    table_VH = np.zeros((len(groups_V), table_GH.shape[1]), dtype=np.float32)
+    table_VH[groups_V >= 0] = table_GH[groups_V[groups_V >= 0]]
+    return table_VH
 
 
 def _bags_of_pairs(
