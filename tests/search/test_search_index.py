@@ -21,6 +21,7 @@ from tamis.search import (
     Rocchio,
     SearchIndex,
 )
+from tamis.search.layout import with_passages
 
 WORDS = ["anchor", "bowline", "canvas", "dinghy", "ebb", "fender", "galley", "halyard"]
 QUERIES = Queries.from_texts(
@@ -227,3 +228,19 @@ def test_every_public_name_resolves():
     assert all(getattr(tamis.search, name) for name in tamis.search.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         _ = tamis.search.nothing
+
+
+def test_over_passages_the_weights_are_those_that_were_fitted_on_passages():
+    """A plan of .6 for words, half of it over documents, is .6 again where passages are searched by themselves."""
+    fitted = with_passages(Plan(weights={"words": 0.6, "dense": 0.4}, depth=10))
+    assert fitted.weights == {"words": 0.3, "words/passages": 0.3, "dense": 0.4}
+    texts = ["alpha beta gamma delta epsilon zeta", "eta theta iota kappa lambda mu"]
+    docs, parts, parents = corpora(texts)
+    arms = {
+        "words": Arm(BM25().index(docs, seed=0), "documents"),
+        "words/passages": Arm(BM25().index(parts, seed=0), "passages"),
+        "dense": Arm(Dense().index(parts, FirstLetters(), seed=0), "passages"),
+    }
+    over = SearchIndex(docs.doc_ids, arms, fitted, parents).over_passages()
+    assert over.plan.weights == {"words/passages": 0.6, "dense": 0.4}
+    assert over.doc_ids.to_pylist() == parts.doc_ids.to_pylist()

@@ -16,6 +16,9 @@ from tamis.search.dense import DenseIndex
 Asked = Packed | np.ndarray
 """What an arm is asked: packed terms and weights, or vectors [B, H]."""
 
+PASSAGES = "/passages"
+"""Ends the name of a word arm over passages; what is before it names its twin over documents."""
+
 
 @dataclass(frozen=True)
 class Arm:

@@ -256,7 +256,7 @@ class _Fitting:
         return spread(base, by_length, self.index.lengths(self.queries))
 
     def _choose(self, pool: Pool) -> tuple[Point, list[Point]]:
-        """Return the point chosen on all queries that count, and for each half of all queries that of the other half."""
+        """Return the point chosen on all queries that count, and for each half of them that of the other half."""
         grid = self._grid()
         tuner = FusionTuner(pool, self.qrels)
         evidence = self.evidence[tuner.rows]

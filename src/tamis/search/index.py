@@ -20,7 +20,7 @@ from tamis.data.columns import TEXT
 from tamis.errors import ArtefactError, DataError, UsageError
 from tamis.search import store
 from tamis.search.answers import Pairs, id_ranks, pack_pairs, to_run
-from tamis.search.arms import Arm, Asked, search_one
+from tamis.search.arms import PASSAGES, Arm, Asked, search_one
 from tamis.search.bm25 import BM25Index
 from tamis.search.dense import DenseIndex
 from tamis.search.feedback import RM3, Firsts, Rocchio
@@ -158,13 +158,18 @@ class SearchIndex:
     def over_passages(self) -> "SearchIndex":
         """Return an index that finds passages instead of documents, by the arms that know them.
 
+        A word arm over passages takes back what its twin over documents had: the weights are those that were
+        fitted, on passages.
+
         Raises:
           UsageError: no document is long enough to have passages.
         """
         arms = {n: Arm(a.index, "documents") for n, a in self.arms.items() if a.over == "passages"}
         if not arms:
             raise UsageError("the engine has no passages: every document is one. Search documents.")
-        weights = {n: w for n, w in self.plan.weights.items() if n in arms}
+        fitted = self.plan.weights
+        twins = {name: fitted.get(name.removesuffix(PASSAGES), 0.0) for name in arms if name.endswith(PASSAGES)}
+        weights = {name: w + twins.get(name, 0.0) for name, w in fitted.items() if name in arms}
         plan = self.plan.model_copy(update={"weights": weights, "feedback": {}})
         return SearchIndex(next(iter(arms.values())).index.doc_ids, arms, plan)
 

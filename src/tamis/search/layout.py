@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from tamis.data import Corpus
 from tamis.data.artefact import Staging
 from tamis.data.settings import Settings
-from tamis.search.arms import Arm
+from tamis.search.arms import PASSAGES, Arm
 from tamis.search.bm25 import BM25
 from tamis.search.dense import Dense
 from tamis.search.hubness import QueryBank
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tamis.models.encoder import Encoder
 
 PLAIN, WORDS, GRAMS, DENSE = "bm25", "words", "grams", "dense"
-FIELDS, PASSAGES = "+fields", "/passages"
+FIELDS = "+fields"
 _TITLE_WEIGHT = 2
 _PROSE_WORD = re.compile(r"(?<!\S)[^\W\d_]{3,}(?=[\s,;:!?)]|\.?(?:\s|$))")
 _MIN_FIELD_WORDS, _MIN_FIELD_SHARE, _SAMPLE_DOCS = 6.0, 0.2, 2000
