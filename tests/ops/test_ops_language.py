@@ -2,7 +2,7 @@
 
 import pytest
 
-from tamis.ops.language import LANGUAGES, dominant_language, stop_words
+from tamis.ops.language import LANGUAGES, document_languages, dominant_language, stop_words
 
 SENTENCES = {
     "english": "the house that stands on the hill is the one we saw from the road and it was very old",
@@ -31,3 +31,25 @@ def test_the_majority_decides():
 
 def test_every_language_has_a_list():
     assert all(len(stop_words(name)) > 20 for name in LANGUAGES)
+
+
+def test_document_languages():
+    prose = [" ".join([SENTENCES[name]] * 3) for name in ("english", "german", "french", "spanish", "russian")]
+    others = [
+        "foo(bar) " * 30,
+        "the cat",
+        "",
+        "東京タワーは高いです" * 8,
+        "我们的房子在山上这是一个很好的地方" * 4,
+        "우리 집은 언덕 위에 있습니다 " * 12,
+    ]
+    languages, scripts = document_languages([*prose, *others])
+    assert languages.tolist() == ["en", "de", "fr", "es", "ru", "und", "und", "und", "ja", "zh", "ko"]
+    assert scripts.tolist() == ["Latn"] * 4 + ["Cyrl", "Latn", "Latn", "Zyyy", "Jpan", "Hani", "Kore"]
+    assert [part.tolist() for part in document_languages([])] == [[], []]
+
+
+def test_fifty_words_are_needed_and_letters_of_code_are_no_words():
+    text = SENTENCES["english"].split() * 3
+    assert document_languages([" ".join(text[:49]), " ".join(text[:50])])[0].tolist() == ["und", "en"]
+    assert document_languages(["d, s, n, m = c, l, y, t " * 20])[0].tolist() == ["und"]

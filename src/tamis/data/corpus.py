@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +41,23 @@ ROW_GROUP_DOCS = 4096
 SHARD_DOCS = 25 * ROW_GROUP_DOCS
 SHARD_BYTES = 256 << 20
 _DEFAULTS = {"title": "", "source": "", "metadata": "{}"}
+
+
+class Documents(Protocol):
+    """What methods need of a corpus that may be too big to hold: a `Corpus` has it, and so has a pool of raw files."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the documents."""
+
+    def __len__(self) -> int:
+        """Number of documents."""
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the documents in order."""
+
+    def take(self, rows: np.ndarray | Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the given rows in the given order."""
 
 
 class Corpus:

@@ -2,6 +2,9 @@
 
 import re
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 _ABBREVIATIONS = frozenset(
     word
     for line in (
@@ -80,3 +83,28 @@ def cut(text: str, start: int, stop: int) -> str:
     if not before:
         return after.lstrip()
     return before.rstrip() if not after else before + after
+
+
+def joined(batch: pa.RecordBatch | pa.Table) -> pa.Array:
+    """Return each document's title and text joined by a newline; the text alone where there is no title.
+
+    This is what scores, keys and counts of a document are taken from.
+    """
+    text = _whole(batch.column("text"))
+    if "title" not in batch.schema.names:
+        return text
+    title = _whole(batch.column("title"))
+    lengths = pc.fill_null(pc.binary_length(title), 0)
+    if not pc.any(pc.greater(lengths, 0)).as_py():
+        return text
+    newline = pa.scalar("\n", pa.large_string())
+    both = pc.binary_join_element_wise(title, text, newline, null_handling="replace", null_replacement="")
+    return pc.if_else(pc.greater(lengths, 0), both, pc.fill_null(text, ""))
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if isinstance(column, pa.ChunkedArray):  # combine_chunks keeps an empty column wrapped in some versions
+        column = pa.array([], column.type)
+    return column.cast(pa.large_string())
