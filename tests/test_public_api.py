@@ -10,9 +10,12 @@ import tamis
 from tamis import errors
 
 NAMES = (
-    "ArtefactError", "BM25", "Built", "Convex", "Corpus", "DataError", "Dense", "Engine", "Hit", "Judge", "Ledger",
-    "Qrels", "Queries", "Recipe", "RecipeError", "ReciprocalRank", "ResourceError", "Run", "StaticSVD", "TamisError",
-    "__version__", "build", "compare", "evaluate", "load_encoder", "open",
+    "ArtefactError", "BM25", "Budget", "Built", "CompressionAlignment", "Conditioned", "Convex", "Corpus", "Curated",
+    "DSIR", "DataError", "Decontaminate", "Dense", "Engine", "FrequentLines", "HashedClassifier", "Hit", "Judge",
+    "KLProposal", "Ledger", "LogLinear", "MinHash", "Mixture", "NgramPerplexity", "Qrels", "Quality", "Queries",
+    "Recipe", "RecipeError", "ReciprocalRank", "ResourceError", "Run", "StaticSVD", "Swarm", "TamisError",
+    "TfidfNearest", "Uniform", "__version__", "audit", "build", "clean", "compare", "decontaminate", "dedup",
+    "evaluate", "load_encoder", "open", "select",
 )  # fmt: skip
 TREE = {
     "TamisError": (Exception, 1),

@@ -9,7 +9,10 @@ import pytest
 from tamis.data import lock
 from tamis.errors import Interrupted
 
-COMMANDS = ("build", "search", "similar", "evaluate", "compare", "why", "verify", "check", "doctor", "demo")
+COMMANDS = (
+    *("build", "search", "similar", "evaluate", "compare", "why", "verify", "check", "doctor", "demo"),
+    *("select", "dedup", "clean", "decontaminate", "audit", "diff"),
+)
 
 
 @pytest.fixture

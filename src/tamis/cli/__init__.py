@@ -8,12 +8,15 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from types import FrameType
 
 import typer
 
 from tamis.cli.ask import search, similar
 from tamis.cli.build import build, check, demo
+from tamis.cli.curate import clean, dedup, select
+from tamis.cli.inspect import audit, decontaminate, diff
 from tamis.cli.judge import compare, evaluate
 from tamis.cli.look import doctor, verify, why
 from tamis.cli.show import ReaderGone, safe
@@ -30,7 +33,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (build, search, similar, evaluate, compare, why, verify, check, doctor, demo):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(build, search, similar, evaluate, compare, why, verify, check, doctor, demo),
+    *(select, dedup, clean, decontaminate, audit, diff),
+)
+for command in COMMANDS:
     app.command()(command)
 
 _stops = 0

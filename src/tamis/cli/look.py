@@ -54,9 +54,11 @@ def verify(
     Exit code 1 when a file is damaged, missing or foreign; each one is named.
     """
     _require(engine)
-    from tamis.engine import verify as check_folder
+    from tamis.engine import verify as check_engine
+    from tamis.pipeline.curation import STEP
+    from tamis.pipeline.curation import verify as check_step
 
-    found = check_folder(engine, deep=deep)
+    found = (check_step if (engine / STEP).is_file() else check_engine)(engine, deep=deep)
 
     def human() -> None:
         for problem in found:
@@ -74,8 +76,11 @@ def verify(
 def _require(engine: Path) -> None:
     if not engine.is_dir():
         raise ArtefactError(f"{engine}: no such engine folder. Make one: tamis build PATH --out {engine}")
-    if not (engine / "recipe.toml").is_file():
-        raise ArtefactError(f"{engine}: no engine (it holds no recipe.toml). Make one: tamis build PATH --out FOLDER")
+    if not any((engine / name).is_file() for name in ("recipe.toml", "step.json")):
+        raise ArtefactError(
+            f"{engine}: no engine (it holds no recipe.toml) and no result of a step (no step.json). "
+            "Make one: tamis build PATH --out FOLDER"
+        )
 
 
 def doctor(json: Json = False, quiet: Quiet = False) -> None:

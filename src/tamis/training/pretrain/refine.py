@@ -39,6 +39,16 @@ class Guard:
     cosine: float
     why: str
 
+    def facts(self) -> dict[str, str | float]:
+        """Return the entries of the fit's report."""
+        return {
+            "refined": int(self.kept),
+            "refinement": self.why,
+            "mrr_before": self.mrr_before,
+            "mrr_after": self.mrr_after,
+            "cosine": self.cosine,
+        }
+
 
 @dataclass(frozen=True)
 class Texts:

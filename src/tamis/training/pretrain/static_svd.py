@@ -142,11 +142,7 @@ class StaticSVD(Settings):
             "groups": int(segments_WG.shape[1]),
             "dim": int(num_svd),
             "lexical_dim": self.lexical_dim,
-            "refined": int(guard.kept),
-            "refinement": guard.why,
-            "mrr_before": guard.mrr_before,
-            "mrr_after": guard.mrr_after,
-            "cosine": guard.cosine,
+            **guard.facts(),
         }
         return Pretrained(StaticEncoder(_by_token(table_GH, groups_V), tokenizer), report)
 
