@@ -1,6 +1,9 @@
 """The data half by itself: what each step keeps, its ledger, its folder, resuming, refusing, and equal bytes."""
 
 import gzip
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import orjson
@@ -349,3 +352,32 @@ def test_a_killed_selection_goes_on_at_its_shard(tmp_path, pool, target, monkeyp
     assert again.status == "made" and resumed < len(calls)
     assert artefact.hash_tree(tmp_path / "killed") == artefact.hash_tree(tmp_path / "whole")
     assert Checkpointed  # the wrapper under test
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+from tamis.pipeline import curate
+from tamis.selection import DSIR, Budget
+
+pool, target, out = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=1)
+import os
+os.environ["RAY_ADDRESS"] = cluster.address
+curate.select([pool], out, DSIR(budget=Budget(docs=40)), [target], engine="ray", workers=2)
+cluster.shutdown()
+print("all well")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the package ray: pip install tamis[ray]")
+def test_a_ray_cluster_of_two_nodes_writes_the_same_bytes(tmp_path, pool, target):
+    """In a process of its own: Ray opens sockets."""
+    (tmp_path / "job.py").write_text(CLUSTER)
+    job = [sys.executable, str(tmp_path / "job.py"), str(pool), str(target), str(tmp_path / "ray")]
+    done = subprocess.run(job, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0 and done.stdout.endswith("all well\n"), done.stderr[-3000:]
+    chosen(tmp_path, pool, target, "local")
+    assert artefact.hash_tree(tmp_path / "ray") == artefact.hash_tree(tmp_path / "local")

@@ -25,7 +25,7 @@ def map_ray(
     in flight. A task whose node is lost is run again: the function is deterministic.
 
     Args:
-      function: importable by name on every node, deterministic.
+      function: deterministic; what it holds is sent to every node once.
       tasks: picklable; the files they name must be readable on every node under the same path.
       workers: tasks that run at the same time, one CPU each.
       address: "host:port" of a cluster.
@@ -36,11 +36,12 @@ def map_ray(
       Exception: what ``function`` raised, with its own type and message.
     """
     with _cluster(workers, address) as ray:
-        remote = ray.remote(num_cpus=1, max_retries=3)(function)
+        remote = ray.remote(num_cpus=1, max_retries=3)(_apply)
+        held = ray.put(function)  # once: it may hold a model
         waiting: deque[tuple[Task, Any]] = deque()
         try:
             for task in tasks:
-                waiting.append((task, remote.remote(task)))
+                waiting.append((task, remote.remote(held, task)))
                 if len(waiting) == 2 * max(1, workers):
                     yield _result(ray, *waiting.popleft())
             while waiting:
@@ -48,6 +49,10 @@ def map_ray(
         finally:
             for _, reference in waiting:
                 ray.cancel(reference, force=True)
+
+
+def _apply(function: Callable[[Any], Any], task: Any) -> Any:  # noqa: ANN401 - any task and result
+    return function(task)
 
 
 @contextmanager
