@@ -77,6 +77,11 @@ def test_select_why_verify_and_diff(tamis, pool, target, tmp_path):
     assert tamis("diff", first, first)[0] == 0
 
 
+def test_conditioned_scores_show_how_well_they_tell_the_source(tamis, pool, target, tmp_path):
+    code, out, _ = tamis("select", pool, "-t", target, "-b", "10docs", "-o", tmp_path / "out", "--condition")
+    assert code == 0 and "max_auc_gap_before" in out and "max_auc_gap_after" in out
+
+
 def test_vectors_of_an_engine_spread_a_selection(tamis, pool, engine, tmp_path):
     code, out, _ = tamis(
         "select", pool, "-b", "4docs", "-o", tmp_path / "out", "--method", "k-center", "--encoder", engine / "encoder"

@@ -11,6 +11,7 @@ from tamis.cli.show import Json, Quiet, emit, out, progress, safe, table
 from tamis.errors import UsageError
 
 if TYPE_CHECKING:
+    from tamis.models import Encoder
     from tamis.pipeline.curation import Curated, Source
     from tamis.selection.budget import Budget
     from tamis.selection.selector import Selector
@@ -56,7 +57,7 @@ def parse_budget(text: str) -> "Budget":
     return Budget(**{name: amount})
 
 
-def make_selector(method: str, budget: "Budget", settings: Path | None) -> "Selector":
+def make_selector(method: str, budget: "Budget", settings: Path | None, *, condition: bool = False) -> "Selector":
     """Return a method by its name on the command line, with settings from a TOML file on top."""
     import tomllib
 
@@ -85,7 +86,21 @@ def make_selector(method: str, budget: "Budget", settings: Path | None) -> "Sele
             raise UsageError(
                 f"--settings {settings}: cannot be read ({error}). Give a TOML file of settings."
             ) from error
-    return kind(**{**given, "budget": budget})
+    chosen = kind(**{**given, "budget": budget})
+    return selection.Conditioned(of=chosen, budget=budget) if condition else chosen
+
+
+def _encoder(method: str, folder: str | None) -> "Encoder | None":
+    """Load the encoder of a method on vectors; refuse one that nothing would use."""
+    if (method in VECTOR_METHODS) != (folder is not None):
+        raise UsageError(
+            f"--method {method} and --encoder: {', '.join(VECTOR_METHODS)} need an encoder, others do not."
+        )
+    if folder is None:
+        return None
+    from tamis.models import load_encoder
+
+    return load_encoder(folder)
 
 
 def select(
@@ -106,6 +121,9 @@ def select(
     encoder: Annotated[
         str | None, typer.Option(help="Folder of an encoder, say ENGINE/encoder: for clusters, k-center and rds.")
     ] = None,
+    condition: Annotated[
+        bool, typer.Option("--condition", help="Rank within source, language and length: for scores of quality.")
+    ] = False,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="Where the work runs.")] = "local",
     attributes: Annotated[
         bool, typer.Option("--attributes", help="Also write all scores as dolma attributes.")
@@ -126,14 +144,9 @@ def select(
 
     From a pool of raw documents, under a budget. Every document gets a score and a line in the ledger.
     """
-    from tamis.models import load_encoder
     from tamis.pipeline import curate
 
-    chosen = make_selector(method, parse_budget(budget), settings)
-    if (method in VECTOR_METHODS) != (encoder is not None):
-        raise UsageError(
-            f"--method {method} and --encoder: {', '.join(VECTOR_METHODS)} need an encoder, others do not."
-        )
+    chosen = make_selector(method, parse_budget(budget), settings, condition=condition)
     source = source_of(pool, id_field, text_field, title_field, max_reject_frac, exclude)
     with progress(not (quiet or no_progress)) as advance:
         found = curate.select(
@@ -142,7 +155,7 @@ def select(
             chosen,
             _named(target or [], source),
             shares=_shares(share),
-            encoder=load_encoder(encoder) if encoder is not None else None,
+            encoder=_encoder(method, encoder),
             seed=seed,
             format=format_name,
             attributes=attributes,
