@@ -1,38 +1,37 @@
-"""Ingestion: files to documents, cleaned, grouped, and cut into passages; sieves for pools of raw text."""
+"""Ingestion: files to documents, cleaned, grouped, and cut into passages; sieves for pools of raw text.
 
-from tamis.ingestion.c4 import C4Lines
+The sieves are resolved on first use: reading files needs none of them.
+"""
+
+from importlib import import_module
+from typing import Any
+
 from tamis.ingestion.chunking import Passages
 from tamis.ingestion.cleaning import Unicode
-from tamis.ingestion.contamination import Protected
-from tamis.ingestion.decontaminate import Decontaminate
-from tamis.ingestion.edit_program import EditProgram
 from tamis.ingestion.exact import Exact
 from tamis.ingestion.ingest import Ingest, ingest
-from tamis.ingestion.lines import FrequentLines
-from tamis.ingestion.minhash import MinHash
-from tamis.ingestion.quality import C4Documents, FineWebLines, GopherQuality, GopherRepetition, Quality
-from tamis.ingestion.semantic import SemanticDuplicates
 from tamis.ingestion.sources import Found, SourceFile, resolve
 
-__all__ = [
-    "C4Documents",
-    "C4Lines",
-    "Decontaminate",
-    "EditProgram",
-    "Exact",
-    "FineWebLines",
-    "Found",
-    "FrequentLines",
-    "GopherQuality",
-    "GopherRepetition",
-    "Ingest",
-    "MinHash",
-    "Passages",
-    "Protected",
-    "Quality",
-    "SemanticDuplicates",
-    "SourceFile",
-    "Unicode",
-    "ingest",
-    "resolve",
-]
+_SIEVES = {
+    "C4Documents": "quality",
+    "C4Lines": "c4",
+    "Decontaminate": "decontaminate",
+    "EditProgram": "edit_program",
+    "FineWebLines": "quality",
+    "FrequentLines": "lines",
+    "GopherQuality": "quality",
+    "GopherRepetition": "quality",
+    "MinHash": "minhash",
+    "Protected": "contamination",
+    "Quality": "quality",
+    "SemanticDuplicates": "semantic",
+}
+__all__ = ["Exact", "Found", "Ingest", "Passages", "SourceFile", "Unicode", "ingest", "resolve"]
+__all__ += sorted(_SIEVES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
+    """Import a sieve from its file."""
+    if name not in _SIEVES:
+        raise AttributeError(f"module 'tamis.ingestion' has no attribute {name!r}")
+    return getattr(import_module(f"tamis.ingestion.{_SIEVES[name]}"), name)
