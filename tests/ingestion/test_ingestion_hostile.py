@@ -65,16 +65,17 @@ def in_child(code: str, *arguments: object) -> list[str]:
 
 
 READ = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 from tamis.data.artefact import Staging
+from tamis.evaluation.cost import peak_bytes  # not ru_maxrss: that would begin at the parent's
 from tamis.ingestion import Ingest, ingest
 folders = {n: Path(sys.argv[2]) / n for n in ("corpus", "dropped", "ledger")}
 for folder in folders.values(): folder.mkdir(parents=True)
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+base = peak_bytes()
 start = time.perf_counter()
 counts = ingest([sys.argv[1]], Ingest(max_reject_frac=1.0), **{n: Staging(f) for n, f in folders.items()})
-print(counts["documents"], counts["rejected"], (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024, time.perf_counter() - start)
+print(counts["documents"], counts["rejected"], (peak_bytes() - base) / 2**20, time.perf_counter() - start)
 """
 
 
