@@ -161,7 +161,7 @@ def test_a_bomb_of_1_gib_is_stopped(tmp_path, packing):
         )
     documents, rejected, growth, seconds = in_child(READ, path, tmp_path / "o")
     assert documents == "1"
-    assert float(growth) < 64
+    assert float(growth) < 128  # a line of 16 MiB, and what a decoder gives at once
     assert float(seconds) < 5
     rows = [orjson.loads(line) for line in (tmp_path / "o" / "dropped" / "rejects.jsonl").read_bytes().splitlines()]
     assert rows[-1]["reason"] == "decompression_bomb"
