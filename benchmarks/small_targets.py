@@ -265,7 +265,7 @@ def main() -> None:
     text = render(pool, table, domains, options.draws, options.slow_draws)
     print(text)
     if not options.dry:
-        write_section("small targets", text)
+        write_section("small-targets", text)
 
 
 if __name__ == "__main__":
