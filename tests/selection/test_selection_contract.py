@@ -386,3 +386,18 @@ def test_the_whole_pool_reduces_nothing_and_the_target_itself_reduces_most(rows)
     raw, target = np.array([r for r, _ in rows]), np.array([t for _, t in rows])
     assert kl_reduction(raw, target, raw) == pytest.approx(0, abs=1e-12)
     assert kl_reduction(raw, target, 3 * target) >= max(kl_reduction(raw, target, raw), -1e-9) - 1e-9
+
+
+def test_a_control_that_holds_no_document_does_not_refuse_what_the_method_keeps():
+    """The budget fits the one short document the method wants; a uniform draw would begin with a long one."""
+    target = cooking(2)
+    short = target.take([0]).to_pylist()[0] | {"doc_id": "short", "group_id": "short"}
+    rng = np.random.default_rng(8)
+    rows = [document(n, COOKING, rng) for n in range(8)]
+    long = [
+        row | {"doc_id": f"long{n}", "text": row["text"] + " of the rain in winter" * 400} for n, row in enumerate(rows)
+    ]
+    pool = Corpus.from_records([short, *long])
+    found = [DSIR(budget=Budget(words=300)).choose(pool, target, seed=seed) for seed in range(4)]
+    assert all(one.doc_ids.filter(pa.array(one.kept)).to_pylist() == ["short"] for one in found)
+    assert min(one.figures["kl_reduction_uniform"] for one in found) == 0.0

@@ -28,6 +28,13 @@ FormatName = Annotated[
     Literal["jsonl.zst", "jsonl", "parquet", "hf"],
     typer.Option("--format", help="Of the kept documents; lines of JSON lines files stay as they are."),
 ]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="How documents are scored: dsir, dsir-paper, uniform, nearest, classifier, compression, zip-fit, "
+        "perplexity, or on vectors clusters, k-center, rds."
+    ),
+]
 Targets = Annotated[
     list[str] | None,
     typer.Option("--target", "-t", help="Documents of the kind you want, PATH or NAME=PATH (may be given again)."),
@@ -111,12 +118,7 @@ def select(
     share: Annotated[
         list[str] | None, typer.Option(help="NAME=NUMBER, a target's share of the budget (may be given again).")
     ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="How documents are scored: dsir, uniform, nearest, classifier, ...; any other word lists all."
-        ),
-    ] = "dsir",
+    method: Method = "dsir",
     settings: Annotated[Path | None, typer.Option(help="TOML file with settings of the method.")] = None,
     encoder: Annotated[
         str | None, typer.Option(help="Folder of an encoder, say ENGINE/encoder: for clusters, k-center and rds.")

@@ -12,6 +12,22 @@ _FIRST_BAND = 31
 
 
 @njit(cache=True, nogil=True)
+def num_shared(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Count the pairs of equal elements of two sorted arrays, each element in one pair at most."""
+    i, j, shared = 0, 0, 0
+    while i < len(a) and j < len(b):
+        if a[i] == b[j]:
+            shared += 1
+            i += 1
+            j += 1
+        elif a[i] < b[j]:
+            i += 1
+        else:
+            j += 1
+    return shared
+
+
+@njit(cache=True, nogil=True)
 def sorted_intersection(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Count the common elements of two sorted arrays without repetitions; gallops when one is 10 times longer."""
     if len(a) > len(b):
@@ -24,33 +40,13 @@ def sorted_intersection(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
                 break
             common += b[j] == x
         return common
-    i = 0
-    while i < len(a) and j < len(b):
-        if a[i] == b[j]:
-            common += 1
-            i += 1
-            j += 1
-        elif a[i] < b[j]:
-            i += 1
-        else:
-            j += 1
-    return common
+    return num_shared(a, b)
 
 
 @njit(cache=True, nogil=True)
 def bag_distance(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return max(|a - b|, |b - a|) of two sorted multisets: never above their edit distance."""
-    i, j, common = 0, 0, 0
-    while i < len(a) and j < len(b):
-        if a[i] == b[j]:
-            common += 1
-            i += 1
-            j += 1
-        elif a[i] < b[j]:
-            i += 1
-        else:
-            j += 1
-    return max(len(a), len(b)) - common
+    return max(len(a), len(b)) - num_shared(a, b)
 
 
 @njit(cache=True, nogil=True)

@@ -6,6 +6,7 @@ Source: Chaudhuri, Ganti, Kaushik 2006 (prefix filter); Bayardo, Ma, Srikant 200
 import numpy as np
 from numba import njit
 
+from tamis.ops.alignment_kernels import num_shared
 from tamis.ops.byte_kernels import _add_code, _decode, _mix, longest
 from tamis.ops.overlap_kernels import _find, next_word
 
@@ -64,21 +65,6 @@ def distinct(values, starts):  # type: ignore[no-untyped-def]  # noqa: ANN001, A
 
 
 @njit(cache=True, nogil=True)
-def _num_shared(a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    i, j, shared = 0, 0, 0
-    while i < len(a) and j < len(b):
-        if a[i] == b[j]:
-            shared += 1
-            i += 1
-            j += 1
-        elif a[i] < b[j]:
-            i += 1
-        else:
-            j += 1
-    return shared
-
-
-@njit(cache=True, nogil=True)
 def most_similar(values, starts, vocabulary, ranks, sets, set_starts, posting_starts, postings, min_jaccard):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return for each text the set of the highest Jaccard similarity, the first of equals, or -1; and that value.
 
@@ -108,7 +94,7 @@ def most_similar(values, starts, vocabulary, ranks, sets, set_starts, posting_st
                 members = sets[set_starts[other] : set_starts[other + 1]]
                 if min(size, len(members)) < min_jaccard * max(size, len(members)) - 1e-9:
                     continue
-                shared = _num_shared(known, members)
+                shared = num_shared(known, members)
                 score = shared / (size + len(members) - shared)
                 if score >= min_jaccard and (
                     score > best_score[row] or (score == best_score[row] and other < best[row])

@@ -7,6 +7,7 @@ and y to another and merging them; a table written and read back is the same ske
 stores integers or exact items, never sums of floats. A sketch is not changed by its methods: each gives a new one.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Self
 
@@ -150,32 +151,24 @@ def lower_end(bins: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class BottomK:
-    """The k contents with the smallest keys: a uniform sample if keys are draws of `tamis.ops.hashing`.
-
-    Equal keys are equal contents and count once, with the smallest doc_id. A smaller k holds a part of a larger
-    one's items. Memory is k rows.
-
-    Attributes:
-      k: items held at most.
-      items: columns key (uint64), doc_id (large_string) and any others, by key ascending; None before the first.
-    """
+class _Rows:
+    """At most k rows of a table, kept by an order; `add` says which."""
 
     k: int
     items: pa.Table | None = None
 
+    @abstractmethod
     def add(self, items: pa.Table) -> Self:
-        """Take in rows with key, doc_id and whatever else is to be kept of them."""
-        rows = items if self.items is None else pa.concat_tables([self.items, items.select(self.items.column_names)])
-        rows = rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending"), ("doc_id", "ascending")]))
-        keys = rows["key"].to_numpy()
-        first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])[: self.k]
-        return type(self)(self.k, rows.take(pa.array(first)).combine_chunks())
+        """Take in rows."""
+
+    def _with(self, items: pa.Table) -> pa.Table:
+        """Return the rows held and these, in the columns held."""
+        return items if self.items is None else pa.concat_tables([self.items, items.select(self.items.column_names)])
 
     def merge(self, other: Self) -> Self:
-        """Return the k smallest of both; the same k."""
+        """Return the k rows of both that come first; the same k."""
         if self.k != other.k:
-            raise DataError(f"samples of {self.k} and {other.k} items cannot be merged.")
+            raise DataError(f"{self.k} and {other.k} rows cannot be merged.")
         return self if other.items is None else other if self.items is None else self.add(other.items)
 
     def to_table(self) -> pa.Table:
@@ -191,7 +184,28 @@ class BottomK:
 
 
 @dataclass(frozen=True)
-class TopK:
+class BottomK(_Rows):
+    """The k contents with the smallest keys: a uniform sample if keys are draws of `tamis.ops.hashing`.
+
+    Equal keys are equal contents and count once, with the smallest doc_id. A smaller k holds a part of a larger
+    one's items. Memory is k rows.
+
+    Attributes:
+      k: items held at most.
+      items: columns key (uint64), doc_id (large_string) and any others, by key ascending; None before the first.
+    """
+
+    def add(self, items: pa.Table) -> Self:
+        """Take in rows with key, doc_id and whatever else is to be kept of them."""
+        rows = self._with(items)
+        rows = rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending"), ("doc_id", "ascending")]))
+        keys = rows["key"].to_numpy()
+        first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])[: self.k]
+        return type(self)(self.k, rows.take(pa.array(first)).combine_chunks())
+
+
+@dataclass(frozen=True)
+class TopK(_Rows):
     """The k items that come first by score descending, key ascending, doc_id ascending: an order without ties.
 
     Attributes:
@@ -199,31 +213,11 @@ class TopK:
       items: columns score (float64), key (uint64), doc_id (large_string) and any others; None before the first.
     """
 
-    k: int
-    items: pa.Table | None = None
-
     def add(self, items: pa.Table) -> Self:
         """Take in rows with score, key, doc_id and whatever else is to be kept of them."""
-        rows = items if self.items is None else pa.concat_tables([self.items, items.select(self.items.column_names)])
+        rows = self._with(items)
         order = [("score", "descending"), ("key", "ascending"), ("doc_id", "ascending")]
         return type(self)(self.k, rows.take(pc.sort_indices(rows, sort_keys=order)[: self.k]).combine_chunks())
-
-    def merge(self, other: Self) -> Self:
-        """Return the first k of both; the same k."""
-        if self.k != other.k:
-            raise DataError(f"the first {self.k} and the first {other.k} items cannot be merged.")
-        return self if other.items is None else other if self.items is None else self.add(other.items)
-
-    def to_table(self) -> pa.Table:
-        """Return the items, k in the schema's metadata."""
-        rows = pa.table({"key": pa.array([], pa.uint64())}) if self.items is None else self.items
-        return rows.replace_schema_metadata({"k": str(self.k)})
-
-    @classmethod
-    def from_table(cls, table: pa.Table) -> Self:
-        """Read what `to_table` gave."""
-        rows = table.replace_schema_metadata(None)
-        return cls(int(table.schema.metadata[b"k"]), rows if "doc_id" in rows.column_names else None)
 
 
 @dataclass(frozen=True)

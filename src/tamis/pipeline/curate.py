@@ -87,12 +87,12 @@ def select(
     given = _sources(targets)
     if selector.needs_target and not given:
         raise UsageError(f"{_name(selector)} selects what is like a target: give one with --target, or use uniform.")
-    settings = {"selector": selector.model_dump(mode="json"), "shares": dict(shares) if shares else None}
+    settings = {"selector": selector.model_dump(mode="json"), "shares": dict(shares or {}), "targets": list(given)}
     work = Curation(
         "select",
         as_source(source),
         Path(out),
-        settings=settings | {"targets": list(given)},
+        settings=settings,
         seed=seed,
         format=format,
         attributes=attributes,
@@ -100,21 +100,31 @@ def select(
         progress=progress,
     )
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tamis-target-")))
-        opened = {name: stack.enter_context(found.open(scratch, workers=1)) for name, found in given.items()}
-        contents = {f"target {name}": pool.content for name, pool in opened.items()}
-        contents |= {"encoder": encoder.fingerprint} if encoder is not None else {}
+        opened = _opened(given, stack)
+        contents = {f"target {name}": pool.content for name, pool in opened.items()} | _encoder_content(encoder)
 
         def decide(pool: Pool, folder: Path) -> Decided:
-            key = [work.settings, seed, pool.content, contents]
-            run = _resumed(mapper(engine, workers), pool, folder, artefact.fingerprint(key))
+            run = _resumed(mapper(engine, workers), pool, folder, [work.settings, seed, contents])
             return _selected(selector, pool, opened, shares, encoder, seed, run)
 
         return work.run(decide, contents)
 
 
-def _resumed(engine: "Mapper", pool: Pool, folder: Path, key: str) -> "Mapper":
-    return Checkpointed(engine, folder / "shards", key) if pool.num_bytes >= CHECKPOINT_BYTES else engine
+def _opened(sources: Mapping[str, Source], stack: ExitStack) -> dict[str, Pool]:
+    """Read the targets; they are closed and their scratch folder is gone when the stack ends."""
+    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tamis-target-")))
+    return {name: stack.enter_context(found.open(scratch, workers=1)) for name, found in sources.items()}
+
+
+def _encoder_content(encoder: "Encoder | None") -> dict[str, str]:
+    return {} if encoder is None else {"encoder": encoder.fingerprint}
+
+
+def _resumed(engine: "Mapper", pool: Pool, folder: Path, inputs: list[Any]) -> "Mapper":
+    """Return the engine, with checkpoints where the pool is large enough to be worth them."""
+    if pool.num_bytes < CHECKPOINT_BYTES:
+        return engine
+    return Checkpointed(engine, folder / "shards", artefact.fingerprint([*inputs, pool.content]))
 
 
 def _selected(

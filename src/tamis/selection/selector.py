@@ -155,7 +155,7 @@ class Selector(Settings):
         figures = self._amounts(measures, kept) | {"num_in_target": float(in_target.sum())}
         if target_sizes.sum():
             control = measures.order(rows, uniform(measures.keys, seed, "sample"))
-            masks = (kept, self._keep(measures, control))
+            masks = (kept, self._fitting(measures, control))
             figures |= _divergences(corpus, target, masks, measures.counts, engine)
         reasons = pa.DictionaryArray.from_arrays(pa.array(codes, mask=kept), names)
         notes = self._notes(measures, barred, target_sizes)
@@ -194,21 +194,29 @@ class Selector(Settings):
         return keys, words
 
     def _keep(self, measures: Measures, order: np.ndarray) -> np.ndarray:
-        sizes = measures.sizes
+        """Return the rows that fit; refuse a budget that holds none."""
         if measures.strata is None or not len(order):
-            return self.budget.keep(order, sizes)
+            return self.budget.keep(order, measures.sizes)
+        kept = self._fitting(measures, order)
+        if not kept.any():
+            raise UsageError(
+                f"budget: shared out over {len(measures.strata.unique())} strata, it holds not one document of any. "
+                f"Give more {self.budget.unit}, or select without strata."
+            )
+        return kept
+
+    def _fitting(self, measures: Measures, order: np.ndarray) -> np.ndarray:
+        """Return the rows that fit, which may be none: a control must not refuse what the method can keep."""
+        sizes = measures.sizes
+        limit = self.budget.limit(int(sizes.sum()))
+        if measures.strata is None or not len(order):
+            return prefix(order, sizes, limit)
         labels, codes = np.unique(np.array(measures.strata.to_pylist(), dtype=object), return_inverse=True)
         amounts = np.zeros(len(labels), np.int64)
         np.add.at(amounts, codes[order], sizes[order])
-        shares = quotas(self.budget.limit(int(sizes.sum())), amounts)
         kept = np.zeros(len(sizes), bool)
-        for stratum, share in enumerate(shares.tolist()):
+        for stratum, share in enumerate(quotas(limit, amounts).tolist()):
             kept |= prefix(order[codes[order] == stratum], sizes, share)
-        if not kept.any():
-            raise UsageError(
-                f"budget: shared out over {len(labels)} strata, it holds not one document of any. "
-                f"Give more {self.budget.unit}, or select without strata."
-            )
         return kept
 
     def _amounts(self, measures: Measures, kept: np.ndarray) -> dict[str, float]:
