@@ -31,8 +31,8 @@ _PACKAGES = (
 )
 SERVED = ("corpus", "passages", "encoder")
 """What an index version holds beside its arms, so that it serves whatever a build does to the rest."""
-_PARTS = ("corpus", "dropped", "passages", "collection", "pairs", "encoder", "runs", "report")
-_LEDGERS = ("ledger/1-ingest", "ledger/2-passages", "ledger/3-synthesize", "ledger/4-index")
+_PARTS = ("corpus", "dropped", "selected", "passages", "collection", "pairs", "encoder", "runs", "report")
+LEDGERS = ("ledger/1-ingest", "ledger/2-passages", "ledger/3-select", "ledger/4-synthesize", "ledger/5-index")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def verify(folder: Path | str, *, deep: bool = False) -> list[str]:
       deep: hash every file instead of comparing names and sizes; O(bytes).
     """
     root = Path(folder)
-    targets = [root / name for name in (*_PARTS, *_LEDGERS)]
+    targets = [root / name for name in (*_PARTS, *LEDGERS)]
     found = []
     try:
         targets.append(current_index(root))

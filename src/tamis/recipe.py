@@ -3,12 +3,12 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tamis.data.settings import Settings
-from tamis.errors import RecipeError
+from tamis.errors import RecipeError, UsageError
 from tamis.ingestion.chunking import Passages
 from tamis.ingestion.ingest import Ingest
 from tamis.search.fit import Fit
@@ -19,6 +19,45 @@ NONE = "none"
 """How a recipe file writes a setting of a table that is not set."""
 
 
+class Select(Settings):
+    """What is learned from: queries are made of these documents and the encoder is trained on them.
+
+    The index holds every document all the same. Exact copies share the fate of the one that stands for them.
+
+    Attributes:
+      near_copies: of verified near copies (`tamis.ingestion.minhash.MinHash`) the longest alone is learned from.
+      min_same_words_frac: share of same words that makes a near copy.
+      quality: preset of quality rules (`tamis.ingestion.quality.Quality`); what fails them is not learned from.
+      targets: files with documents of the kind that will be asked for; with a budget.
+      by: how nearness to the targets is scored, a name of `tamis.selection.named`.
+      budget: how much is learned from, as 20%, 10000docs, 2Mwords or 100MB; None for everything. Without targets
+        it is drawn uniformly.
+    """
+
+    method: Literal["select"] = "select"
+    near_copies: bool = True
+    min_same_words_frac: Annotated[float, Field(ge=0.5, le=1)] = 0.8
+    quality: Literal["off", "documents", "web", "code"] = "off"
+    targets: tuple[str, ...] = ()
+    by: Literal[
+        "dsir", "dsir-paper", "uniform", "nearest", "classifier", "compression", "zip-fit", "perplexity"
+    ] = "dsir"  # fmt: skip
+    budget: str | None = None
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if self.budget is not None:
+            from tamis.selection.budget import Budget
+
+            try:
+                Budget.parse(self.budget)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+        if self.targets and self.budget is None:
+            raise ValueError("targets without a budget choose nothing: set budget too, say 20%")
+        return self
+
+
 class Recipe(Settings):
     """What `build` does, stage by stage. A TOML table is a method's constructor: same keys, defaults and checks.
 
@@ -26,6 +65,7 @@ class Recipe(Settings):
       seed: of every random choice; the same seed gives the same bytes.
       encoder: "scratch" for the encoder made from the corpus alone, else a folder or (with network allowed) a hub id.
       ingestion: files to documents.
+      select: which documents are learned from.
       passages: how long documents are split.
       synthesis: pseudo-queries for training and for the held-out dev set.
       scratch: the encoder made from the corpus alone.
@@ -35,6 +75,7 @@ class Recipe(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     encoder: Annotated[str, Field(min_length=1)] = "scratch"
     ingestion: Ingest = Ingest()
+    select: Select = Select()
     passages: Passages = Passages()
     synthesis: Synthesize = Synthesize()
     scratch: StaticSVD = StaticSVD()

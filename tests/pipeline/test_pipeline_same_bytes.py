@@ -21,7 +21,8 @@ CHANGES = {
     "synthesis": ({"synthesis": {**pipeline_job.RECIPE["synthesis"], "max_dev_queries": 30}}, "synthesize"),
     "passages": ({"passages": {"max_words": 120, "target_words": 60}}, "passages"),
     "ingestion": ({"ingestion": {"exclude": ["note-0.md"]}}, "ingest"),
-    "seed": ({"seed": 6}, "synthesize"),
+    "select": ({"select": {"budget": "90%", "by": "uniform"}}, "select"),
+    "seed": ({"seed": 6}, "select"),
 }
 """what is changed -> (recipe, first stage that has to be made again)"""
 
@@ -91,7 +92,7 @@ def test_a_changed_setting_remakes_what_depends_on_it(tmp_path, engine, built, s
     recipe = pipeline_job.recipe(**changes)
     again = made(sources, engine, recipe=recipe)
     assert again[0] == first
-    assert again == list(STAGES[STAGES.index(first) :])
+    assert again == [s for s in STAGES[STAGES.index(first) :] if (first, s) != ("passages", "select")]
     made(sources, tmp_path / "fresh", recipe=recipe)
     assert tree(engine) == tree(tmp_path / "fresh")
     assert tree(engine) != tree(built)
@@ -107,12 +108,12 @@ def test_back_to_the_old_settings_is_back_to_the_old_bytes(engine, built, source
 def test_a_given_encoder_is_taken_as_it_is_and_its_change_is_seen(tmp_path, engine, built, sources):
     given = shutil.copytree(built / "encoder", tmp_path / "given")
     recipe = pipeline_job.recipe(encoder=str(given))
-    assert made(sources, engine, recipe=recipe) == list(STAGES[3:])
+    assert made(sources, engine, recipe=recipe) == list(STAGES[STAGES.index("encode") :])
     assert made(sources, engine, recipe=recipe) == []
     assert verify(engine, deep=True) == []
     assert load_encoder(engine / "encoder").fingerprint == load_encoder(given).fingerprint
     (given / "config_sentence_transformers.json").write_text('{"prompts": {"query": "anchor ", "document": ""}}')
-    assert made(sources, engine, recipe=recipe) == list(STAGES[3:])
+    assert made(sources, engine, recipe=recipe) == list(STAGES[STAGES.index("encode") :])
     assert load_encoder(engine / "encoder").fingerprint == load_encoder(given).fingerprint
 
 
@@ -145,9 +146,11 @@ FOLDERS = {
     "passages": "passages",
     "collection": "synthesize",
     "pairs": "synthesize",
+    "selected": "select",
     "ledger/2-passages": "passages",
-    "ledger/3-synthesize": "synthesize",
-    "ledger/4-index": "index",
+    "ledger/3-select": "select",
+    "ledger/4-synthesize": "synthesize",
+    "ledger/5-index": "index",
     "encoder": "encode",
     "runs": "tune",
     "index/v0001": "index",

@@ -40,6 +40,13 @@ MaxRejectFrac = Annotated[
 Exclude = Annotated[list[str] | None, typer.Option(help="Glob of files to leave out (may be given again).")]
 OwnQueries = Annotated[Path | None, typer.Option(help="Your own queries (BEIR), to judge the engine with.")]
 OwnQrels = Annotated[Path | None, typer.Option(help="Judgements of --queries; never used to choose settings.")]
+Target = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="Documents of the kind that will be asked for; with --budget (may be given again)."),
+]
+BudgetText = Annotated[
+    str | None, typer.Option("--budget", help="How much to learn from, as 20% or 10000docs. [all]", show_default=False)
+]
 Force = Annotated[list[str] | None, typer.Option("--force", help="Make this stage again (may be given again).")]
 Workers = Annotated[
     int, typer.Option(min=1, max=256, help="Processes that read files; the result is the same for any number.")
@@ -55,6 +62,8 @@ def build(
     encoder: Encoder = None,
     queries: OwnQueries = None,
     qrels: OwnQrels = None,
+    target: Target = None,
+    budget: BudgetText = None,
     seed: Seed = None,
     id_field: IdField = None,
     text_field: TextField = None,
@@ -83,7 +92,8 @@ def build(
         "max_reject_frac": max_reject_frac,
         "exclude": exclude,
     }
-    resolved = resolve(recipe, encoder=encoder, seed=seed, ingestion=ingestion)
+    select = {"targets": target, "budget": budget}
+    resolved = resolve(recipe, encoder=encoder, seed=seed, ingestion=ingestion, select=select)
     with progress(not (quiet or no_progress)) as advance:
         built = pipeline.build(
             sources,
@@ -99,8 +109,8 @@ def build(
     print_built(built, json=json, quiet=quiet)
 
 
-def resolve(path: Path | None, *, encoder: str | None, seed: int | None, ingestion: dict[str, Any]) -> "Recipe":
-    """Return the recipe file (or the defaults) with the options of the command line on top."""
+def resolve(path: Path | None, *, encoder: str | None, seed: int | None, **tables: dict[str, Any]) -> "Recipe":
+    """Return the recipe file (or the defaults) with the options of the command line on top, tables by name."""
     from tamis.recipe import Recipe
 
     recipe = Recipe.load(path) if path is not None else Recipe()
@@ -109,9 +119,10 @@ def resolve(path: Path | None, *, encoder: str | None, seed: int | None, ingesti
         changes["encoder"] = encoder
     if seed is not None:
         changes["seed"] = seed
-    given = {name: value for name, value in ingestion.items() if value is not None}
-    if given:
-        changes["ingestion"] = {**recipe.ingestion.model_dump(mode="json"), **given}
+    for name, values in tables.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        if given:
+            changes[name] = {**getattr(recipe, name).model_dump(mode="json"), **given}
     return recipe.replace(**changes) if changes else recipe
 
 
@@ -136,6 +147,8 @@ def check(
     encoder: Encoder = None,
     queries: OwnQueries = None,
     qrels: OwnQrels = None,
+    target: Target = None,
+    budget: BudgetText = None,
     seed: Seed = None,
     id_field: IdField = None,
     text_field: TextField = None,
@@ -160,7 +173,8 @@ def check(
         "max_reject_frac": max_reject_frac,
         "exclude": exclude,
     }
-    resolved = resolve(recipe, encoder=encoder, seed=seed, ingestion=ingestion)
+    select = {"targets": target, "budget": budget}
+    resolved = resolve(recipe, encoder=encoder, seed=seed, ingestion=ingestion, select=select)
     plan = pipeline.plan(sources, out_folder, resolved, queries=queries, qrels=qrels)
 
     def human() -> None:

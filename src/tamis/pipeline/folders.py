@@ -7,7 +7,7 @@ from pathlib import Path
 import xxhash
 
 from tamis.data import artefact, durable
-from tamis.engine import current_index
+from tamis.engine import LEDGERS, current_index
 from tamis.errors import ArtefactError, DataError
 from tamis.ingestion.sources import resolve
 
@@ -50,6 +50,13 @@ def version_for(engine: Path, expected_fingerprint: str) -> Path:
     except ArtefactError:
         return engine / "index" / "v0001"
     return engine / "index" / f"v{int(serving.name[1:]) + 1:04d}"
+
+
+def drop_old_ledgers(engine: Path) -> None:
+    """Remove the ledgers of stages that an older version had under another number: `why` would read them too."""
+    for folder in sorted((engine / "ledger").glob("[0-9]*")):
+        if f"ledger/{folder.name}" not in LEDGERS:
+            durable.remove(folder)
 
 
 def make_current(engine: Path, folder: Path) -> None:

@@ -18,7 +18,8 @@ from tamis.recipe import Recipe
 _FOLDERS = {
     "ingest": ("corpus", "ledger/1-ingest", "dropped"),
     "passages": ("passages", "ledger/2-passages"),
-    "synthesize": ("collection", "pairs", "ledger/3-synthesize"),
+    "select": ("selected", "ledger/3-select"),
+    "synthesize": ("collection", "pairs", "ledger/4-synthesize"),
     "encode": ("encoder",),
     "tune": ("runs",),
     "report": ("report",),
@@ -28,6 +29,7 @@ _UNSEEDED = frozenset({"ingest", "passages"})
 _ALL = 1 << 62
 _SECONDS = {
     "ingest": (0.2, 5e-8, _ALL),
+    "select": (0.2, 3e-8, _ALL),
     "passages": (0.1, 7e-8, _ALL),
     "synthesize": (1.0, 6e-7, 50_000_000),
     "encode": (0.3, 1e-6, 200_000_000),
@@ -144,6 +146,7 @@ class _Comparison:
         self.given = recipe.encoder != "scratch"
         self.settings = {
             "ingest": recipe.ingestion.model_dump(mode="json"),
+            "select": recipe.select.model_dump(mode="json", exclude={"targets"}),
             "passages": recipe.passages.model_dump(mode="json"),
             "synthesize": recipe.synthesis.model_dump(mode="json"),
             "encode": {} if self.given else recipe.scratch.model_dump(mode="json"),
@@ -151,11 +154,12 @@ class _Comparison:
         }
 
     def stages(self) -> tuple[StageOutlook, ...]:
-        """The first stage that does not stand as it would be made has to run, and all after it."""
+        """The first stage that does not stand as it would be made has to run, and all that read what it makes."""
         rows: list[StageOutlook] = []
         cause = ""
         for name in STAGES:
-            reason = f"after {cause}" if cause else self._why(name)
+            follows = cause and (cause, name) != ("passages", "select")  # documents are selected, cut or not
+            reason = f"after {cause}" if follows else self._why(name)
             cause = cause or (name if reason else "")
             rows.append(
                 StageOutlook(name, "to do" if reason else "done", reason or "nothing it depends on has changed")
@@ -166,7 +170,7 @@ class _Comparison:
         """Return why a stage has to run when all before it stand; "" when it stands too."""
         try:
             targets = (
-                [current_index(self.out), self.out / "ledger/4-index"]
+                [current_index(self.out), self.out / "ledger/5-index"]
                 if name == "index"
                 else [self.out / x for x in _FOLDERS[name]]
             )
@@ -189,6 +193,8 @@ class _Comparison:
         if name == "ingest":
             now = folders.fingerprint_sources(self.sources, self.recipe.ingestion.exclude)
             return "" if manifest.inputs.get("files") == now else "input changed"
+        if name == "select" and manifest.inputs.get("targets") != self._targets():
+            return "other targets"
         if name == "encode":
             if ("encoder" in manifest.inputs) != self.given:
                 return "another encoder"
@@ -203,6 +209,10 @@ class _Comparison:
             if folder.is_dir() and part != "index" and artefact.read_manifest(folder).content != content:
                 return f"another {part}"
         return ""
+
+    def _targets(self) -> str | None:
+        targets = self.recipe.select.targets
+        return folders.fingerprint_sources(targets, ()) if targets else None
 
     def _given_fingerprint(self) -> str:
         from tamis.models.folder import ModelFolder

@@ -8,7 +8,7 @@ from typing import Any, Literal
 Progress = Callable[[str, int, int | None], None]
 """progress(stage, done, total): total None where it is not known."""
 
-STAGES = ("ingest", "passages", "synthesize", "encode", "tune", "index", "report")
+STAGES = ("ingest", "passages", "select", "synthesize", "encode", "tune", "index", "report")
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,46 @@ class Built:
             "seconds": round(self.seconds, 3),
             "peak_mib": round(self.peak_bytes / 2**20, 1),
         }
+
+
+def summary(name: str, counts: dict[str, int]) -> str:
+    """Return what a stage did, in a few words, every loss with its number."""
+
+    def lost(prefix: str) -> str:
+        found = {k.removeprefix(prefix): v for k, v in sorted(counts.items()) if k.startswith(prefix) and v}
+        return ", ".join(f"{v:,} {k}" for k, v in found.items())
+
+    def say(*parts: str) -> str:
+        return "; ".join(part for part in parts if part)
+
+    count = counts.get
+    if name == "ingest":
+        rejected, dropped = lost("rejected_"), lost("dropped_")
+        return say(
+            f"{count('documents', 0):,} documents from {count('files', 0):,} files",
+            f"{count('grouped', 0):,} exact copies" if count("grouped") else "",
+            f"dropped: {dropped}" if dropped else "",
+            f"rejected: {rejected}" if rejected else "",
+        )
+    if name == "select":
+        gone = lost("dropped_")
+        return say(f"{count('documents', 0):,} documents to learn from", f"left out: {gone}" if gone else "")
+    if name == "passages":
+        return f"{count('passages'):,} passages" if count("passages") else "every document is one passage"
+    if name == "synthesize":
+        return say(
+            f"{count('train_queries', 0):,} training pairs, {count('dev_queries', 0):,} held-out queries",
+            f"{sum(v for k, v in counts.items() if k.startswith('dropped_')):,} candidates dropped",
+        )
+    if name == "encode":
+        made = f"{count('tokens', 0):,} tokens, {count('dim', 0)} dimensions"
+        return made if count("tokens") else "the given encoder, as it is"
+    if name == "tune":
+        used, asked = count("sound_queries", 0), count("queries", 0)
+        return f"fitted on {used:,} of {asked:,} held-out queries in {count('documents', 0):,} documents"
+    if name == "index":
+        return say(
+            f"{count('documents', 0):,} documents in {count('arms', 0)} arms",
+            f"{count('texts_without_weight'):,} texts without a vector" if count("texts_without_weight") else "",
+        )
+    return "report.html, report.md, report.json"

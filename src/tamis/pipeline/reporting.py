@@ -88,7 +88,7 @@ def make_report(sources: Sources, staging: Staging, *, seed: int) -> None:
     report = Report(
         title="Search quality",  # without the folder's name: the same engine has the same bytes wherever it stands
         judgements=tuple(judgements),
-        choices=tuple(Choice(**choice) for choice in sources.tuned.choices),
+        choices=(_learned_from(sources), *(Choice(**choice) for choice in sources.tuned.choices)),
         corpus=CorpusStatistics.of(sources.documents),
         drops=drops(Ledger(sources.out / "ledger")),
         leakage=(
@@ -104,6 +104,14 @@ def make_report(sources: Sources, staging: Staging, *, seed: int) -> None:
     )
     report.write(staging, pa.concat_tables(tables) if tables else None)
     staging.counts["judgements"] = len(judgements)
+
+
+def _learned_from(sources: Sources) -> Choice:
+    counts = artefact.read_manifest(sources.out / "selected").counts
+    gone = {name.removeprefix("dropped_"): num for name, num in counts.items() if name.startswith("dropped_")}
+    reason = ", ".join(f"{num:,} {name}" for name, num in gone.items())
+    value = f"{counts['documents']:,} of {len(sources.documents):,} documents"
+    return Choice(name="learned from", value=value, reason=reason or "nothing was left out", used=bool(gone))
 
 
 def _judge(runs: Mapping[str, Run], queries: Queries, qrels: Qrels, judged_on: str, seed: int) -> Judgement:

@@ -7,20 +7,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import orjson
 
 from tamis.data import Corpus, CorpusWriter, Qrels, Queries, artefact, durable, ledger, lock
 from tamis.data.artefact import Manifest
 from tamis.data.corpus import PASSAGE_SCHEMA
+from tamis.data.ledger import LedgerWriter
 from tamis.engine import SERVED, current_index
 from tamis.errors import DataError, UsageError
 from tamis.evaluation import Cost, measure_stage
 from tamis.ingestion.ingest import ingest
 from tamis.models import Encoder, load_encoder
 from tamis.ops.language import dominant_language
-from tamis.pipeline import collection, folders, history
+from tamis.pipeline import collection, folders, history, selecting
 from tamis.pipeline.collection import Collection
-from tamis.pipeline.record import STAGES, Built, Progress, StageResult
+from tamis.pipeline.curation import ledger_rows
+from tamis.pipeline.record import STAGES, Built, Progress, StageResult, summary
 from tamis.pipeline.reporting import Findings, Sources, make_report
 from tamis.recipe import Recipe
 from tamis.search.fit import Fitted
@@ -85,12 +88,14 @@ class Build:
         with lock.exclusive(self.out):
             artefact.sweep(self.out)
             self._log("start", sources=self.sources, seed=self.recipe.seed)
+            folders.drop_old_ledgers(self.out)
             durable.write_bytes(self.out / "recipe.toml", self.recipe.to_toml().encode())
             documents = self._ingest()
             units = self._passages(documents)
-            made = self._synthesize(units)
+            kept = self._select(documents)
+            made = self._synthesize(units, selecting.learned_from(units, documents, kept))
             view = apply_views(units, made.dev_qrels)
-            encoder = self._encode(view)
+            encoder = self._encode(selecting.learned_from(view, documents, kept))
             tuned = self._tune(view, made, encoder)
             index = self._index(documents, units, encoder, made, tuned)
             findings = self._report(documents, units, made, tuned, index)
@@ -158,10 +163,37 @@ class Build:
         manifest = self._stage("passages", targets, ("passages", "ledger"), settings, inputs, make, seed=0)
         return Corpus.open(targets[0]) if manifest.counts["passages"] else documents
 
-    def _synthesize(self, units: Corpus) -> Collection:
-        targets = [self.out / "collection", self.out / "pairs", self.out / "ledger" / "3-synthesize"]
+    def _select(self, documents: Corpus) -> np.ndarray:
+        targets = [self.out / "selected", self.out / "ledger" / "3-select"]
+        settings = self.recipe.select.model_dump(
+            mode="json", exclude={"targets"}
+        )  # their contents count, not their place
+        inputs = {"corpus": self._content("corpus")}
+        if self.recipe.select.targets:
+            inputs["targets"] = folders.fingerprint_sources(self.recipe.select.targets, ())
+        seed = self.recipe.seed
+
+        def make(stack: ExitStack) -> dict[str, int]:
+            staging, told = (
+                stack.enter_context(artefact.stage(folder, kind, settings=settings, inputs=inputs, seed=seed))
+                for folder, kind in zip(targets, ("selected", "ledger"), strict=True)
+            )
+            found = selecting.choose(
+                documents, self.recipe.select, seed=seed, workers=self.workers, scratch=staging.folder
+            )
+            found.write(staging, documents.doc_ids)
+            with LedgerWriter(told) as rows:
+                for part in ledger_rows(documents.doc_ids, found.decided(), "select"):
+                    rows.append(part)
+            return staging.counts
+
+        self._stage("select", targets, ("selected", "ledger"), settings, inputs, make)
+        return selecting.read_kept(targets[0])
+
+    def _synthesize(self, units: Corpus, learned: Corpus) -> Collection:
+        targets = [self.out / "collection", self.out / "pairs", self.out / "ledger" / "4-synthesize"]
         settings = self.recipe.synthesis.model_dump(mode="json")
-        inputs = {"corpus": self._content("corpus"), "passages": self._content("passages")}
+        inputs = {name: self._content(name) for name in ("corpus", "selected", "passages")}
         seed = self.recipe.seed
 
         def make(stack: ExitStack) -> dict[str, int]:
@@ -170,7 +202,7 @@ class Build:
                 stack.enter_context(artefact.stage(folder, kind, settings=settings, inputs=inputs, seed=seed))
                 for folder, kind in zip(targets, kinds, strict=True)
             ]
-            made = self.recipe.synthesis.run(units, seed=seed)
+            made = self.recipe.synthesis.run(units, learned, seed=seed)
             collection.write(stagings[0], units, made)
             collection.write_pairs(stagings[1], units, made)
             ledger.write(stagings[2], made.ledger)
@@ -179,12 +211,14 @@ class Build:
         self._stage("synthesize", targets, ("collection", "pairs", "ledger"), settings, inputs, make)
         return collection.read(targets[0])
 
-    def _encode(self, view: ViewCorpus) -> Encoder:
+    def _encode(self, learned: Corpus) -> Encoder:
         folder = self.out / "encoder"
         scratch = self.recipe.encoder == SCRATCH
         given = self._given
         settings = self.recipe.scratch.model_dump(mode="json") if scratch else {}
-        inputs = {"view": self._content("collection")} if given is None else {"encoder": given.fingerprint}
+        inputs = {"view": self._content("collection"), "selected": self._content("selected")}
+        if given is not None:
+            inputs = {"encoder": given.fingerprint}
 
         def make(stack: ExitStack) -> dict[str, int]:
             staging = stack.enter_context(
@@ -193,8 +227,10 @@ class Build:
             if given is not None:
                 given.save(staging)
                 return staging.counts
-            language = dominant_language(text for batch in view.batches(["text"]) for text in batch["text"].to_pylist())
-            trained = self.recipe.scratch.in_language(language).pretrain(None, view, seed=self.recipe.seed)
+            language = dominant_language(
+                text for batch in learned.batches(["text"]) for text in batch["text"].to_pylist()
+            )
+            trained = self.recipe.scratch.in_language(language).pretrain(None, learned, seed=self.recipe.seed)
             trained.encoder.save(staging)
             staging.counts |= {"tokens": len(trained.encoder.table_VH), "dim": trained.encoder.dim}
             return staging.counts
@@ -236,7 +272,7 @@ class Build:
         inputs = {name: self._content(name) for name in ("corpus", "passages", "collection", "encoder")}
         expected = artefact.stage_fingerprint("index", settings, inputs, self.recipe.seed)
         folder = folders.version_for(self.out, expected)
-        targets = [folder, self.out / "ledger" / "4-index"]
+        targets = [folder, self.out / "ledger" / "5-index"]
 
         def make(stack: ExitStack) -> dict[str, int]:
             staging, told = (
@@ -267,7 +303,7 @@ class Build:
         self, documents: Corpus, units: Corpus, made: Collection, tuned: Fitted, index: SearchIndex
     ) -> Findings:
         folder = self.out / "report"
-        names = ("corpus", "passages", "collection", "encoder", "runs")
+        names = ("corpus", "passages", "selected", "collection", "encoder", "runs")
         inputs = {name: self._content(name) for name in names}
         inputs["index"] = artefact.read_manifest(current_index(self.out)).content
         if self.judged is not None:
@@ -334,43 +370,3 @@ class Build:
     def _log(self, event: str, **facts: Any) -> None:  # noqa: ANN401 - any JSON value
         line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
         durable.append_line(self.out / "log.jsonl", orjson.dumps(line))
-
-
-def summary(name: str, counts: dict[str, int]) -> str:
-    """Return what a stage did, in a few words, every loss with its number."""
-
-    def lost(prefix: str) -> str:
-        found = {k.removeprefix(prefix): v for k, v in sorted(counts.items()) if k.startswith(prefix) and v}
-        return ", ".join(f"{v:,} {k}" for k, v in found.items())
-
-    def say(*parts: str) -> str:
-        return "; ".join(part for part in parts if part)
-
-    count = counts.get
-    if name == "ingest":
-        rejected, dropped = lost("rejected_"), lost("dropped_")
-        return say(
-            f"{count('documents', 0):,} documents from {count('files', 0):,} files",
-            f"{count('grouped', 0):,} exact copies" if count("grouped") else "",
-            f"dropped: {dropped}" if dropped else "",
-            f"rejected: {rejected}" if rejected else "",
-        )
-    if name == "passages":
-        return f"{count('passages'):,} passages" if count("passages") else "every document is one passage"
-    if name == "synthesize":
-        return say(
-            f"{count('train_queries', 0):,} training pairs, {count('dev_queries', 0):,} held-out queries",
-            f"{sum(v for k, v in counts.items() if k.startswith('dropped_')):,} candidates dropped",
-        )
-    if name == "encode":
-        made = f"{count('tokens', 0):,} tokens, {count('dim', 0)} dimensions"
-        return made if count("tokens") else "the given encoder, as it is"
-    if name == "tune":
-        used, asked = count("sound_queries", 0), count("queries", 0)
-        return f"fitted on {used:,} of {asked:,} held-out queries in {count('documents', 0):,} documents"
-    if name == "index":
-        return say(
-            f"{count('documents', 0):,} documents in {count('arms', 0)} arms",
-            f"{count('texts_without_weight'):,} texts without a vector" if count("texts_without_weight") else "",
-        )
-    return "report.html, report.md, report.json"

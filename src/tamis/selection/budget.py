@@ -3,6 +3,7 @@
 Source: tamis design (method card C0); Ivison et al. 2025 (large-scale data selection): compare at equal budgets.
 """
 
+import re
 from fractions import Fraction
 from typing import Annotated, Self
 
@@ -17,6 +18,8 @@ from tamis.ops.ngrams import count_words
 from tamis.ops.text import joined
 
 Count = Annotated[int, Field(ge=1)]
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(k|m|g|)\s*(%|docs?|words?|bytes|b)", re.IGNORECASE)
+_SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
 class Budget(Settings):
@@ -45,6 +48,26 @@ class Budget(Settings):
                 f"a budget is one of docs, words, bytes or frac; got {' and '.join(given) or 'none'}. Give one"
             )
         return self
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the budget of a text like 5%, 10000docs, 2Mwords or 100MB.
+
+        Raises:
+          UsageError: another form, or nothing would be kept.
+        """
+        found = _AMOUNT.fullmatch(text.strip())
+        if found is None:
+            raise UsageError(f"budget {text!r}: write 5%, 10000docs, 2Mwords or 100MB.")
+        number, unit = float(found[1]), found[3].lower().rstrip("s")
+        if unit == "%":
+            if not 0 < number <= 100 or found[2]:
+                raise UsageError(f"budget {text!r}: a share is above 0 % and at most 100 %.")
+            return cls(frac=number / 100)
+        amount = round(number * _SCALES[found[2].lower()])
+        if amount < 1:
+            raise UsageError(f"budget {text!r}: that keeps nothing. Give at least one.")
+        return cls(**{{"doc": "docs", "word": "words"}.get(unit, "bytes"): amount})
 
     @property
     def unit(self) -> str:

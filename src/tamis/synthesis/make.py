@@ -102,18 +102,20 @@ class Synthesize(Settings):
     max_dev_docs: Annotated[int, Field(ge=1)] = 1000
     max_docs_mined: Annotated[int, Field(ge=2)] = 50_000
 
-    def run(self, corpus: Corpus, *, seed: int) -> Made:
+    def run(self, corpus: Corpus, learned: Corpus | None = None, *, seed: int) -> Made:
         """Split, mine, filter and check. Memory: the documents mined (at most 256 MiB), one batch of the others.
 
         Args:
           corpus: documents or passages; then a document here is a passage.
+          learned: those of them that queries are made of; all by default. What a held-out query says is looked for
+            in the whole corpus.
           seed: of every draw; the result does not depend on the order of documents.
 
         Raises:
           DataError: a development query can still be read in the corpus after all that was dropped.
         """
         dropped: Drops = Counter()
-        mined, copies = self._documents(corpus, seed, dropped)
+        mined, copies = self._documents(corpus if learned is None else learned, seed, dropped)
         split = Split(dev_frac=self.dev_frac, min_dev_docs=self.min_dev_docs, max_dev_docs=self.max_dev_docs)
         is_dev = split.sides(mined, seed=seed)
         offered = available(mined)
