@@ -38,8 +38,8 @@ bench: $(READY)  ## every public figure; writes docs/evidence.md (long)
 	$(BIN)/python benchmarks/retrieval.py --encoder scratch
 	$(BIN)/python benchmarks/retrieval.py --encoder minilm
 	$(BIN)/python benchmarks/scaling.py
-	for script in kernels selection_speed selection_scaling small_targets near_duplicates cleaning decontamination source_bias \
-		long_tail mixtures selection_retrieval; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in kernels selection_speed selection_scaling small_targets near_duplicates substrings cleaning decontamination source_bias \
+		long_tail mixtures selection_retrieval learn_from; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 golden: $(READY)  ## rewrite tests/golden from today's answers; review the diff
 	$(BIN)/python -m pytest -q tests/golden --rewrite-golden

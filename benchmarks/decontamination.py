@@ -16,10 +16,12 @@ import orjson
 from collections_of_data import load
 from evidence import write_section
 from tamis.data import Corpus, Queries
-from tamis.ingestion.contamination import Protected
+from tamis.ingestion.contamination import Protected, least_matches
 from tamis.ingestion.contamination_fixture import Fixture, SelfTest, build, generate, judge
+from tamis.ingestion.contamination_passes import Marker, Marks, Sample
 from tamis.ingestion.decontaminate import Decontaminate
 from tamis.ops.hashing import text_keys, uniform
+from tamis.ops.overlap import Overlap
 
 DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 POOLS = ("newsgroups", "books", "wikipedia", "arxiv", "scipy", "medquad", "tldr", "tos")
@@ -151,22 +153,18 @@ def speed_and_pools() -> list[str]:
     protect = Protected.of(Queries.from_records(records))
     num_bytes = sum(len(t.as_py().encode()) for b in corpus.batches(["title", "text"]) for c in b.columns for t in c)
     method, seconds, marking = Decontaminate(), [], []
-    from tamis.ingestion.contamination import Marks, Sample, least_matches
-    from tamis.ops.overlap import Overlap
-
     for _ in range(3):
         start, cpu = time.perf_counter(), time.process_time()
         found = method.find(corpus, seed=0, protect=protect)
         seconds.append((time.process_time() - cpu, time.perf_counter() - start))
         overlap = Overlap(protect.items["text"].combine_chunks())
         sample = Sample(overlap, 0)
-        for part in (sample.read(*job) for job in sample.jobs(corpus)):
-            sample.add(*part)
+        sample.read(corpus, map)
         needed = least_matches(overlap.num_grams, method.min_coverage)
-        marks = Marks(overlap, sample.common(0.005, 50), needed, protect, len(corpus))
+        marker = Marker(overlap, sample.common(0.005, 50), needed, sample.sources.numbers)
+        marks = Marks(marker, protect, len(corpus))
         cpu = time.process_time()
-        for job in marks.jobs(corpus, sample.sources):
-            marks.add(*marks.read(*job))
+        marks.read(corpus, map)
         marking.append(time.process_time() - cpu)
     megabytes = num_bytes / 1e6
     sizes = dict(zip(protect.items["item_id"].to_pylist(), overlap.num_tokens.tolist(), strict=True))

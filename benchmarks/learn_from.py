@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/learn_from.py [--sets cranfield ...] [--seeds 3] [--dry]
 Judged collections are spoiled in three ways, each with the remedy that `[select]` of a recipe has for it; every
-document is in the index of both arms, so that only what queries are made of and the encoder is trained on differs. The row
+document is in the index of both arms: only what queries are made of and the encoder is trained on differs. The row
 "as it is" shows what the default costs where there is nothing to remedy. Nothing is chosen on these judgements.
 """
 
@@ -156,8 +156,8 @@ def main() -> None:
         "queries are made of and the encoder is trained on. *Near copies*: "
         f"{COPIED_FRAC:.0%} of the documents have {COPIES} copies with {EDITED_FRAC:.0%} of their words changed, as "
         "relevant as the original; *junk pages*: as many pages of lists and repeated lines, rules `documents`; "
-        f"*foreign text*: three times as many documents of {' and '.join(FOREIGN)}, target {NUM_TARGET} documents of the "
-        "collection, budget 30 % of the words. Intervals: bootstrap over queries of the paired difference.",
+        f"*foreign text*: three times as many documents of {' and '.join(FOREIGN)}, target {NUM_TARGET} documents of "
+        "the collection, budget 30 % of the words. Intervals: bootstrap over queries of the paired difference.",
         "",
         "| case | set | searched with | everything | selected | difference |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -23,6 +23,7 @@ TREE = {
     "RecipeError": (errors.UsageError, 2),
     "MissingExtra": (errors.UsageError, 2),
     "DataError": (errors.TamisError, 3),
+    "TrainingError": (errors.TamisError, 1),
     "ArtefactError": (errors.TamisError, 1),
     "ResourceError": (errors.TamisError, 4),
     "LockedError": (errors.ResourceError, 4),

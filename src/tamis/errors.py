@@ -5,6 +5,7 @@ TamisError                  1  a check failed
 │   ├── RecipeError         2  a setting out of range, unknown or missing
 │   └── MissingExtra        2  an optional package is needed for what was asked
 ├── DataError               3  the input was refused
+├── TrainingError           1  a run gave no numbers or left for good
 ├── ArtefactError           1  a folder of ours is damaged, unfinished or of another format
 ├── ResourceError           4  disk, memory, permission: free some and run again
 │   └── LockedError         4  another process is writing the same folder
@@ -38,6 +39,10 @@ class DataError(TamisError):
     """Input was refused: unreadable, inconsistent, or too much of it rejected."""
 
     exit_code = 3
+
+
+class TrainingError(TamisError):
+    """A training run gave no finite loss, or its loss diverges."""
 
 
 class ArtefactError(TamisError):

@@ -29,7 +29,7 @@ class Select(Settings):
       min_same_words_frac: share of same words that makes a near copy.
       quality: preset of quality rules (`tamis.ingestion.quality.Quality`); what fails them is not learned from.
       targets: files with documents of the kind that will be asked for; with a budget.
-      by: how nearness to the targets is scored, a name of `tamis.selection.named`.
+      by: how nearness to the targets is scored, a name of `tamis.selection.names`.
       budget: how much is learned from, as 20%, 10000docs, 2Mwords or 100MB; None for everything. Without targets
         it is drawn uniformly.
     """

@@ -11,7 +11,7 @@ from tamis.errors import Interrupted
 
 COMMANDS = (
     *("build", "search", "similar", "evaluate", "compare", "why", "verify", "check", "doctor", "demo"),
-    *("select", "dedup", "clean", "decontaminate", "audit", "diff"),
+    *("select", "mix", "dedup", "clean", "restore", "decontaminate", "audit", "diff"),
 )
 
 
@@ -36,7 +36,7 @@ def test_build_again_keeps_everything_and_ends_in_one_line(tamis, docs, engine):
     assert (code, err) == (0, "")
     assert out.count("kept") == 9
     last = out.splitlines()[-1]
-    assert last.startswith(f"{engine}: 60 documents, 0 stages made, 7 kept")
+    assert last.startswith(f"{engine}: 60 documents, 0 stages made, 8 kept")
 
 
 def test_build_json_and_quiet(tamis, docs, engine):
@@ -47,6 +47,7 @@ def test_build_json_and_quiet(tamis, docs, engine):
     assert [s["name"] for s in value["stages"]] == [
         "ingest",
         "passages",
+        "select",
         "synthesize",
         "encode",
         "tune",
@@ -59,10 +60,10 @@ def test_build_json_and_quiet(tamis, docs, engine):
 
 def test_an_engine_inside_its_documents_is_not_read(tamis, docs, tmp_path):
     inside = shutil.copytree(docs, tmp_path / "docs") / "engine"
-    for kept in (0, 7):
+    for kept in (0, 8):
         code, out, err = tamis("build", tmp_path / "docs", "-o", inside)
         assert code == 0, err
-        assert f"60 documents, {7 - kept} stages made, {kept} kept" in out
+        assert f"60 documents, {8 - kept} stages made, {kept} kept" in out
     assert "nothing to do" in tamis("check", tmp_path / "docs", "-o", inside)[1]
 
 
@@ -153,7 +154,7 @@ def test_verify_names_what_is_damaged(tamis, copied):
 
 
 def test_check_after_a_build_and_after_changes(tamis, docs, engine, judged, tmp_path):
-    stages = ["ingest", "passages", "synthesize", "encode", "tune", "index", "report"]
+    stages = ["ingest", "passages", "select", "synthesize", "encode", "tune", "index", "report"]
 
     def waiting(*more):
         code, out, _ = tamis("check", docs, "-o", engine, "-q", *more)
@@ -170,9 +171,10 @@ def test_check_after_a_build_and_after_changes(tamis, docs, engine, judged, tmp_
     assert waiting("--exclude", "0*") == stages
     assert waiting("--text-field", "body") == stages
     assert waiting(*judged) == ["report"]
-    assert waiting(*recipe("[passages]\ntarget_words = 100\n")) == stages[1:]
-    assert waiting(*recipe("[scratch]\ndim = 32\n")) == stages[3:]
-    assert waiting(*recipe("[search]\nhubness = true\n")) == stages[4:]
+    assert waiting(*recipe("[passages]\ntarget_words = 100\n")) == [stages[1], *stages[3:]]
+    assert waiting(*recipe("[select]\nnear_copies = false\n")) == stages[2:]
+    assert waiting(*recipe("[scratch]\ndim = 32\n")) == stages[4:]
+    assert waiting(*recipe("[search]\nhubness = true\n")) == stages[5:]
     _code, out, _ = tamis("check", docs, "-o", engine)
     assert "nothing to do" in out.splitlines()[-1]
 

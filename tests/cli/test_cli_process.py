@@ -124,7 +124,7 @@ def test_a_terminal_without_utf8_gets_escapes(tmp_path):
 def test_no_progress_without_a_terminal_and_no_noise(docs, tmp_path):
     done = run("build", docs, "-o", tmp_path / "engine", env={"PYTHONWARNINGS": ""})
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].startswith(f"{tmp_path / 'engine'}: 60 documents, 7 stages made")
+    assert done.stdout.splitlines()[-1].startswith(f"{tmp_path / 'engine'}: 60 documents, 8 stages made")
 
 
 def test_a_given_encoder_makes_no_noise(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tamis.data import Corpus, Queries
 from tamis.errors import DataError, RecipeError, UsageError
-from tamis.ingestion import contamination
+from tamis.ingestion import contamination_passes
 from tamis.ingestion.contamination import Protected, least_matches
 from tamis.ingestion.decontaminate import Decontaminate
 
@@ -132,10 +132,10 @@ def test_titles_count_and_marking_keeps_all():
 
 
 def test_best_item_and_hits_per_document():
-    texts = [f"item number {i} is here now" for i in range(contamination.MAX_HITS_PER_DOC + 3)]
+    texts = [f"item number {i} is here now" for i in range(contamination_passes.MAX_HITS_PER_DOC + 3)]
     sifted = sift([" . ".join(texts)], protect(" ".join([*texts[:2], "and then more"]), *texts))
     assert sifted.dropped["other_id"].to_pylist() == ["q1"]  # all of it, not a part; the first of equals
-    assert len(sifted.findings.hits) == contamination.MAX_HITS_PER_DOC
+    assert len(sifted.findings.hits) == contamination_passes.MAX_HITS_PER_DOC
 
 
 @pytest.mark.parametrize("num_grams", [1, 2, 3, 5, 7, 10, 15, 20, 25, 999])
@@ -185,8 +185,8 @@ def same(one, other):
 
 
 def test_workers_and_batches_do_not_matter(monkeypatch):
-    monkeypatch.setattr(contamination, "SAMPLE_DOCS", 60)
-    monkeypatch.setattr(contamination, "_COMPACT_DOCS", 100)
+    monkeypatch.setattr(contamination_passes, "SAMPLE_DOCS", 60)
+    monkeypatch.setattr(contamination_passes, "_COMPACT_DOCS", 100)
     data = crowd()
     plain = findings(data)
     assert len(plain.hits) > 20
@@ -205,10 +205,10 @@ def test_workers_and_batches_do_not_matter(monkeypatch):
 
 def test_the_sample_is_of_the_smallest_draws(monkeypatch):
     """With limits in force early or late the same texts are counted."""
-    monkeypatch.setattr(contamination, "SAMPLE_DOCS", 60)
+    monkeypatch.setattr(contamination_passes, "SAMPLE_DOCS", 60)
     data = crowd()
     late = findings(data)
-    monkeypatch.setattr(contamination, "_COMPACT_DOCS", 1)
+    monkeypatch.setattr(contamination_passes, "_COMPACT_DOCS", 1)
     assert same(late, findings(data, batch_docs=5))
 
 
@@ -268,7 +268,7 @@ def test_an_empty_corpus_and_no_sources():
 
 
 def test_colliding_hashes_are_not_hits(monkeypatch):
-    monkeypatch.setattr(contamination.Overlap, "locate", lambda *_, **__: (0, 3, False))
+    monkeypatch.setattr(contamination_passes.Overlap, "locate", lambda *_, **__: (0, 3, False))
     found = Decontaminate().find(corpus([ITEM]), seed=0, protect=protect(ITEM))
     assert (found.is_contaminated.tolist(), found.num_collisions, len(found.hits)) == ([False], 1, 0)
 

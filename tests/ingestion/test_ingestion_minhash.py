@@ -64,7 +64,7 @@ def family(seed=0, num_texts=40, num_words=60):
 def check_pair(one, other, rule="aligned", frac=0.8, titles=None, same_title=True):
     documents = Documents([corpus_of([one, other], titles)], same_title)
     check = Check(rule, 3, frac, same_title, CommonShingles(NONE))
-    codes, scores = verify(documents, outline(documents, workers=1), np.array([1]), np.array([0]), check, workers=1)
+    codes, scores = verify(documents, outline(documents), np.array([1]), np.array([0]), check, workers=1)
     return REASONS[codes[0]], float(scores[0])
 
 

@@ -1,6 +1,7 @@
 """Comparisons of token sequences against their plain definitions."""
 
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -76,6 +77,39 @@ def test_distance_with_a_band_that_grows():
         expected = slow_distance(a, b)
         for limit in (expected - 1, expected, 500):
             assert alignment.word_distance(array(a), array(b), max(0, limit)) == min(expected, max(0, limit) + 1)
+
+
+@given(st.lists(WORDS, min_size=2, max_size=6), st.lists(st.tuples(*[st.integers(0, 5)] * 3), max_size=20))
+@settings(max_examples=60)
+def test_many_pairs_are_each_pair(sequences, pairs):
+    tokens, starts = array(list(chain(*sequences))), np.cumsum([0] + [len(s) for s in sequences])
+    left, right, limits = (np.array([p[i] for p in pairs], np.int64) for i in range(3))
+    left, right, limits = left % len(sequences), right % len(sequences), 9 * limits
+    found = alignment.distances(tokens, starts, left, right, limits)
+    expected = [
+        alignment.word_distance(array(sequences[a]), array(sequences[b]), int(limit))
+        for a, b, limit in zip(left, right, limits, strict=True)
+    ]
+    assert found.tolist() == expected
+
+
+def distance_by_rows(a, b):
+    """The plain programme again, a row at a time, for texts that `slow_distance` takes too long for."""
+    row, steps = np.arange(len(b) + 1), np.arange(1, len(b) + 1)
+    for i, x in enumerate(a, 1):
+        best = np.minimum(row[1:] + 1, row[:-1] + (np.array(b) != x))
+        row = np.r_[i, np.minimum(np.minimum.accumulate(best - steps), i) + steps]
+    return int(row[-1])
+
+
+def test_distance_beyond_what_diagonals_look_for():
+    rng = np.random.default_rng(9)
+    for size in (1150, 2700):  # above 1024 edits in one band, above 2048 in one that grows
+        a, b = rng.integers(3000, size=size).tolist(), rng.integers(3000, size=size - 100).tolist()
+        expected = distance_by_rows(a, b)
+        assert expected > size - 200
+        for limit in (1023, 1024, 1025, expected - 1, expected, expected + 1, 5000):
+            assert alignment.word_distance(array(a), array(b), limit) == min(expected, limit + 1)
 
 
 @given(WORDS, WORDS, WORDS)

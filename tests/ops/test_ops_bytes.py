@@ -12,7 +12,7 @@ from tamis.ops import bytes as byte_ops
 from tamis.ops.bytes import Phrases, minhash, minhash_parameters, text_hashes, token_hashes
 
 MASK = (1 << 64) - 1
-CLASSES, LOWERS = byte_ops._tables()
+CLASSES, LOWERS = byte_ops.character_tables()
 
 
 def mix(h):

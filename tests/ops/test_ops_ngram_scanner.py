@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tamis.errors import UsageError
-from tamis.ops.byte_kernels import _mix
-from tamis.ops.bytes import _buffers, _tables, token_hashes
+from tamis.ops.byte_kernels import mix
+from tamis.ops.bytes import character_tables, text_buffers, token_hashes
 from tamis.ops.ngram_kernels import scan_tokens, steps_of
 from tamis.ops.ngrams import count_ngrams, count_ngrams_twice, count_words
 
@@ -18,11 +18,11 @@ CHARACTERS = "aZ09_ .-\t\x00\x7fé\u00a0\u2014\u3000漢かไ\U00020000\U0001f60
 
 
 def scanned(text):
-    data, offsets = _buffers([text])
-    classes, lowers = _tables()
+    data, offsets = text_buffers([text])
+    classes, lowers = character_tables()
     out = np.empty(len(data) + 1, np.uint64)
     num = scan_tokens(data, offsets[0], offsets[1], classes, lowers, steps_of(classes, lowers), out)
-    return [int(_mix(h)) for h in out[:num]]
+    return [int(mix(h)) for h in out[:num]]
 
 
 @settings(max_examples=300, deadline=None)

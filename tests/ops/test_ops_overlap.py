@@ -5,16 +5,18 @@ import re
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tamis.ops import overlap_kernels as kernels
-from tamis.ops.bytes import _buffers, _tables
+from tamis.ops.bytes import character_tables, text_buffers, token_hashes
 from tamis.ops.overlap import Overlap
 from tamis.ops.set_join import SimilarTexts
 
 NONE = np.zeros(0, np.int64)
 WORD = re.compile(r"\w+")
+# of every class, in one byte and in several; marks of one, three and four bytes; a letter whose lower case is longer
+CHARACTERS = "aZ0_ .-\t\x00\x7fé\u00a0\u2014\u3000漢ไ\U00020000\U0001f600\u212a\u0130\ufffd\U000e0001"
 
 
 def words(text):
@@ -51,6 +53,30 @@ def slow_pairs(items, texts, width, min_letters):
             if grams & there:
                 pairs.append((row, item, len(grams & there), len(grams & there)))
     return pairs
+
+
+def prefix_differences(text):
+    """The words' hashes, from the prefix hashes: P[i + 1] - P[i] * g."""
+    data, offsets = text_buffers([text])
+    classes, lowers = character_tables()
+    prefix = np.full(len(data) + 2, 7, np.uint64)
+    steps = kernels._word_steps(classes, lowers)
+    num = kernels._prefixes(data, offsets[0], offsets[1], classes, lowers, steps, prefix)
+    assert prefix[0] == 0
+    return (prefix[1 : num + 1] - prefix[:num] * kernels._GOLDEN).tolist()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from(CHARACTERS), max_size=12))
+def test_prefixes_are_of_the_words(text):
+    assert prefix_differences(text) == token_hashes([text])[0].tolist()
+
+
+def test_every_pair_of_characters_is_cut_where_it_should_be():
+    texts = [a + b for a in CHARACTERS for b in CHARACTERS]
+    expected = [token_hashes([text])[0].tolist() for text in texts]
+    assert [prefix_differences(text) for text in texts] == expected
+    assert {len(e) for e in expected} == {0, 1, 2}
 
 
 def test_worked_coverage():
@@ -165,9 +191,9 @@ def test_locate_notices_two_texts_with_one_hash():
     ],
 )
 def test_same_words(one, other, same):
-    a, at = _buffers([one])
-    b, other_at = _buffers([other])
-    assert kernels.same_words(a, at[0], at[1], b, other_at[0], other_at[1], *_tables()) is same
+    a, at = text_buffers([one])
+    b, other_at = text_buffers([other])
+    assert kernels.same_words(a, at[0], at[1], b, other_at[0], other_at[1], *character_tables()) is same
 
 
 def test_arrow_slices_give_the_same():

@@ -13,7 +13,7 @@ from tamis.ops import bytes as byte_ops
 from tamis.ops import textstats
 from tamis.ops.textstats import FIELDS, STOP_WORDS, field, statistics
 
-CLASSES, LOWERS = byte_ops._tables()
+CLASSES, LOWERS = byte_ops.character_tables()
 TERMINAL = set("!\"'.?\u2019\u201d\u2026\u3002\uff01\uff1f\u061f\u06d4\u0964")
 CLOSING = set("\"')]\u2019\u201d")
 PIECES = st.sampled_from(

@@ -116,6 +116,7 @@ def sources_beside(folder: Path) -> Path:
 FIRST_FOLDERS = {
     "ingest": "corpus",
     "passages": "passages",
+    "select": "selected",
     "synthesize": "collection",
     "encode": "encoder",
     "tune": "runs",

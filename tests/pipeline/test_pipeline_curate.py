@@ -1,9 +1,6 @@
 """The data half by itself: what each step keeps, its ledger, its folder, resuming, refusing, and equal bytes."""
 
 import gzip
-import subprocess
-import sys
-from importlib.util import find_spec
 
 import numpy as np
 import orjson
@@ -16,9 +13,10 @@ from tamis.data import Corpus, Ledger, artefact
 from tamis.errors import ArtefactError, DataError, UsageError
 from tamis.ingestion.decontaminate import Decontaminate
 from tamis.ingestion.lines import FrequentLines
+from tamis.ingestion.substring import RepeatedSubstrings
 from tamis.ops.sketches import Histogram
-from tamis.pipeline import auditing, cleaning, curate
-from tamis.pipeline.checkpoints import Checkpointed, decode, encode
+from tamis.pipeline import auditing, cleaning, curate, editing
+from tamis.pipeline.checkpoints import decode, encode
 from tamis.pipeline.curation import verify
 from tamis.selection import DSIR, Budget, Uniform
 from tamis.selection.choice import Measures
@@ -319,65 +317,44 @@ def test_what_a_checkpoint_holds_comes_back_equal():
         decode(pa.table({"data": pa.array([b'{"class": "os:stat_result", "fields": {}}'], pa.large_binary())}))
 
 
-class Stopped(Exception):
-    pass
+def passages(tmp_path):
+    """A pool in which one passage of 120 words stands in two documents that are otherwise different."""
+    rng = np.random.default_rng(5)
+    words = [f"w{n}" for n in range(4000)]
+    passage = " ".join(rng.choice(words, 120))
+    rows = []
+    for number in range(30):
+        own = " ".join(rng.choice(words, 90))
+        rows.append({"id": f"p{number}", "text": f"{own} {passage} end." if number in (4, 20) else own})
+    path = tmp_path / "passages.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    return path, passage
 
 
-def test_a_killed_selection_goes_on_at_its_shard(tmp_path, pool, target, monkeypatch):
-    """The engine is stopped in the middle of the second pass; what was scored before is not scored again."""
-    chosen(tmp_path, pool, target, "whole")
-    monkeypatch.setattr(curate, "CHECKPOINT_BYTES", 0)
-    calls = []
-
-    def counting(engine, limit):
-        def run(function, tasks):
-            for task in tasks:
-                calls.append(task)
-                if len(calls) > limit:
-                    raise Stopped
-                yield function(task)
-
-        return run
-
-    monkeypatch.setattr(curate, "mapper", lambda engine, workers: counting(engine, 1))
-    with pytest.raises(Stopped):
-        chosen(tmp_path, pool, target, "killed")
-    assert list((tmp_path / "killed" / ".scratch" / "shards").rglob("*.arrow"))
-    calls.clear()
-    monkeypatch.setattr(curate, "mapper", lambda engine, workers: counting(engine, 10**6))
-    again = chosen(tmp_path, pool, target, "killed")
-    resumed = len(calls)
-    calls.clear()
-    chosen(tmp_path, pool, target, "fresh")
-    assert again.status == "made" and resumed < len(calls)
-    assert artefact.hash_tree(tmp_path / "killed") == artefact.hash_tree(tmp_path / "whole")
-    assert Checkpointed  # the wrapper under test
+@pytest.mark.parametrize("workers", [1, 2])
+def test_clean_marks_or_removes_repeated_passages(tmp_path, workers):
+    path, passage = passages(tmp_path)
+    marked = cleaning.clean([str(path)], tmp_path / "m", repeats=RepeatedSubstrings(), format="jsonl", workers=workers)
+    repeats = pq.read_table(tmp_path / "m" / "report" / "repeats.parquet").to_pylist()
+    assert {row["doc_id"] for row in repeats} < {"p4", "p20"} and len(repeats) == 1
+    assert marked.figures["num_spans_cut"] == 0
+    cut = cleaning.clean([str(path)], tmp_path / "c", repeats=RepeatedSubstrings(action="remove"), format="jsonl")
+    text = (tmp_path / "c" / "documents" / "documents.jsonl").read_text()
+    assert text.count(passage) == 1 and cut.figures["num_spans_cut"] == 1
+    restored = editing.restore(tmp_path / "c", tmp_path / "r", format="jsonl")
+    assert restored.counts["documents"] == 30
+    assert (tmp_path / "r" / "documents" / "documents.jsonl").read_text().count(passage) == 2
 
 
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-from tamis.pipeline import curate
-from tamis.selection import DSIR, Budget
-
-pool, target, out = sys.argv[1:]
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1)
-import os
-os.environ["RAY_ADDRESS"] = cluster.address
-curate.select([pool], out, DSIR(budget=Budget(docs=40)), [target], engine="ray", workers=2)
-cluster.shutdown()
-print("all well")
-"""
+def test_lines_and_repeats_at_once_are_refused(tmp_path, pool):
+    with pytest.raises(UsageError, match="one after the other"):
+        cleaning.clean([str(pool)], tmp_path / "out", lines=FrequentLines(), repeats=RepeatedSubstrings())
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("ray") is None, reason="needs the package ray: pip install tamis[ray]")
-def test_a_ray_cluster_of_two_nodes_writes_the_same_bytes(tmp_path, pool, target):
-    """In a process of its own: Ray opens sockets."""
-    (tmp_path / "job.py").write_text(CLUSTER)
-    job = [sys.executable, str(tmp_path / "job.py"), str(pool), str(target), str(tmp_path / "ray")]
-    done = subprocess.run(job, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0 and done.stdout.endswith("all well\n"), done.stderr[-3000:]
-    chosen(tmp_path, pool, target, "local")
-    assert artefact.hash_tree(tmp_path / "ray") == artefact.hash_tree(tmp_path / "local")
+@pytest.mark.parametrize("format", ["jsonl.zst", "parquet", "hf"])
+def test_the_result_of_a_step_is_the_pool_of_the_next(tmp_path, pool, format):
+    first = cleaning.clean([str(pool)], tmp_path / "one", format=format)
+    second = cleaning.clean([str(tmp_path / "one" / "documents")], tmp_path / "two")
+    assert second.counts["documents_read"] == first.counts["documents"]
+    assert "rejected" not in second.counts

@@ -7,10 +7,10 @@ import pytest
 
 import tamis
 from tamis import pipeline
-from tamis.data import Corpus, Ledger, Qrels, artefact
+from tamis.data import Corpus, Ledger, Qrels, Queries, artefact
 from tamis.engine import verify
 from tamis.errors import DataError, RecipeError, UsageError
-from tamis.pipeline import selecting
+from tamis.pipeline import collection, selecting
 from tamis.recipe import Recipe, Select
 
 PROSE = (
@@ -52,8 +52,8 @@ def test_off_means_everything():
 
 def test_a_source_of_near_copies_alone_is_learned_from_with_a_note():
     rng = np.random.default_rng(0)
-    pages = [pipeline_job._sentences(rng, sorted(pipeline_job.TOPICS)[n % 5], 5) for n in range(20)]
-    corpus = corpus_of(*(f"{page} Revision {n}." for page in pages for n in range(3)))
+    pages = [pipeline_job._sentences(rng, sorted(pipeline_job.TOPICS)[n % 5], 5) for n in range(3)]
+    corpus = corpus_of(*(f"{page} Revision {n}." for page in pages for n in range(15)))
     found = selecting.choose(corpus, Select(), seed=0)
     assert found.kept.all()
     assert any("a.jsonl" in note for note in found.notes)
@@ -170,3 +170,22 @@ def test_an_engine_of_a_version_without_the_stage_gets_its_ledgers_renumbered(en
 
 def test_the_default_recipe_groups_near_copies_alone():
     assert Recipe().select == Select(near_copies=True, quality="off", budget=None)
+
+
+def test_queries_of_the_user_that_were_learned_are_counted(engine, tmp_path):
+    made = collection.read(engine / "collection")
+    query = made.train_queries.table.to_pylist()[0]
+    doc_id = next(r["doc_id"] for r in made.train_qrels.table.to_pylist() if r["query_id"] == query["query_id"])
+    if (engine / "passages" / "part-00000.parquet").is_file():
+        doc_id = Corpus.open(engine / "passages").document(doc_id)["parent_doc_id"]
+    own = Queries.from_texts({"same": query["text"].upper(), "new": "where do the swallows of the old mill go"})
+    with (tmp_path / "q.jsonl").open("wb") as file:
+        own.write(file)
+    with (tmp_path / "r.tsv").open("wb") as file:
+        Qrels.from_dict({"same": {doc_id: 1}, "new": {doc_id: 1}}).write(file)
+    recipe = pipeline_job.recipe(select={"by": "uniform", "budget": "50%"})
+    sources = engine.parent / "sources"
+    pipeline.build(str(sources), engine, recipe, queries=tmp_path / "q.jsonl", qrels=tmp_path / "r.tsv")
+    checks = orjson.loads((engine / "report" / "report.json").read_bytes())["leakage"]
+    found = next(c for c in checks if c["name"].startswith("your queries"))
+    assert (found["num_found"], found["num_checked"]) == (1, 2)

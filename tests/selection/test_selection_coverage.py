@@ -1,12 +1,12 @@
 """Coverage by clusters and by the farthest point: worked examples, the slow greedy, bad input, and what is reported."""
 
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selection_kit import NOTHING, kept_ids, outcome
 
 from tamis.data.corpus import Corpus
 from tamis.errors import DataError, RecipeError, UsageError
@@ -15,8 +15,6 @@ from tamis.selection import Budget, choose_for_targets
 from tamis.selection import coverage as module
 from tamis.selection.coverage import ClusterCoverage, KCenter, _kmeans, _spread, far_from_nearest, farthest_first
 from tamis.selection.vectors import STEPS, in_steps, squared_distances
-
-NOTHING = Corpus.from_records([])
 
 
 class Angles:
@@ -49,60 +47,12 @@ class Angles:
         raise NotImplementedError
 
 
-class Recut:
-    """The same documents in batches of another size."""
-
-    def __init__(self, corpus, batch_docs):
-        self._corpus, self._batch_docs, self.schema = corpus, batch_docs, corpus.schema
-
-    def __len__(self):
-        return len(self._corpus)
-
-    def batches(self, columns=None):
-        return self._corpus.batches(columns, batch_docs=self._batch_docs)
-
-    def take(self, rows, columns=None):
-        return self._corpus.take(rows, columns)
-
-
-class Piece:
-    """Some rows that a worker reads for itself."""
-
-    def __init__(self, corpus, start, stop):
-        self._corpus, self._start, self._stop = corpus, start, stop
-
-    def __len__(self):
-        return self._stop - self._start
-
-    def read(self, columns):
-        return self._corpus.select(range(self._start, self._stop)).batches(columns, batch_docs=4)
-
-
-class InPieces(Recut):
-    """A pool that comes in pieces."""
-
-    def pieces(self):
-        return [Piece(self._corpus, at, min(at + 11, len(self))) for at in range(0, len(self), 11)]
-
-    def batches(self, columns=None):
-        raise AssertionError("the pieces are to be read")
-
-
 def corpus(texts, prefix="d"):
     return Corpus.from_records([{"doc_id": f"{prefix}{i:03d}", "text": str(text)} for i, text in enumerate(texts)])
 
 
 def texts_of(documents):
     return documents.table(["text"])["text"].to_pylist()
-
-
-def outcome(choice):
-    rows = zip(choice.kept.tolist(), choice.scores.tolist(), choice.reasons.to_pylist(), strict=True)
-    return dict(zip(choice.doc_ids.to_pylist(), rows, strict=True))
-
-
-def kept(choice):
-    return [name for name, keep in zip(choice.doc_ids.to_pylist(), choice.kept.tolist(), strict=True) if keep]
 
 
 def slow_greedy(points, start, count):
@@ -307,25 +257,6 @@ def test_every_document_is_kept_or_dropped_with_a_reason(method):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
-def test_batches_row_order_and_threads_change_nothing(method):
-    pool = mixed_pool()
-    wanted = method.choose(pool, NOTHING, Angles(), seed=1)
-    for batch_docs in (1, 7):
-        again = method.choose(Recut(pool, batch_docs), NOTHING, Angles(), seed=1)
-        assert outcome(again) == outcome(wanted)
-        assert again.figures == wanted.figures
-    order = np.random.default_rng(0).permutation(len(pool))
-    shuffled = method.choose(pool.select(order), NOTHING, Angles(), seed=1)
-    assert outcome(shuffled) == outcome(wanted)
-    assert shuffled.figures == wanted.figures
-    with ThreadPoolExecutor(2) as threads:
-        pieces = method.choose(InPieces(pool, 1), NOTHING, Angles(), seed=1, engine=threads.map)
-    assert outcome(pieces) == outcome(wanted)
-    if getattr(method, "within", "random") == "random":
-        assert outcome(method.choose(pool, NOTHING, Angles(), seed=2)) != outcome(wanted)
-
-
-@pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_parts_of_a_choice(method):
     pool = mixed_pool()
     vectors = method.prepare(method.embed(pool, Angles()), seed=1)
@@ -336,8 +267,21 @@ def test_parts_of_a_choice(method):
     assert method.measure(pool, NOTHING, Angles(), seed=1).scores.tolist() == wanted.scores.tolist()
     again = method.choose(pool, NOTHING, None, seed=1, pool=method.embed(pool, Angles()))
     assert outcome(again) == outcome(wanted)
+    if getattr(method, "within", "random") == "random":
+        assert outcome(method.choose(pool, NOTHING, Angles(), seed=2)) != outcome(wanted)
     with pytest.raises(DataError, match="'x000' was not in the pool"):
         method.score(next(iter(corpus(["1"], "x").batches())), model)
+
+
+def test_a_pool_prepared_by_another_method_or_seed_is_prepared_anew():
+    pool = mixed_pool()
+    for method in METHODS:
+        for other in METHODS:
+            given = other.study(pool, Angles(), seed=2)
+            for seed in (1, 2):
+                if method.budget.unit == other.budget.unit:
+                    wanted = method.choose(pool, NOTHING, Angles(), seed=seed)
+                    assert outcome(method.choose(pool, NOTHING, None, seed=seed, pool=given)) == outcome(wanted)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
@@ -365,12 +309,12 @@ def test_what_another_target_took_uses_up_no_share(method):
     choice = method.choose(corpus(degrees), NOTHING, Angles(), seed=0, taken=taken)
     rest = [f"d{row:03d}" for row in np.flatnonzero(~taken)]
     alone = Corpus.from_records([{"doc_id": name, "text": str(degrees[int(name[1:])])} for name in rest])
-    assert kept(choice) == kept(method.choose(alone, NOTHING, Angles(), seed=0))
-    assert len(kept(choice)) == 9
+    assert kept_ids(choice) == kept_ids(method.choose(alone, NOTHING, Angles(), seed=0))
+    assert len(kept_ids(choice)) == 9
     assert set(choice.reasons.to_pylist()) == {None, "over_budget", "taken_for_other_target"}
     taken[3 * np.arange(10)] = True  # four are left, and so the control has them, too
     few = method.choose(corpus(degrees), NOTHING, Angles(), seed=0, taken=taken)
-    assert len(kept(few)) == 4
+    assert len(kept_ids(few)) == 4
     assert few.figures["coverage_mean"] == few.figures["coverage_mean_uniform"] > 0
 
 
@@ -386,7 +330,7 @@ def test_a_cluster_that_another_target_took_from_still_gives_its_share():
 def test_copies_have_no_vote_on_the_centres():
     method = ClusterCoverage(budget=Budget(docs=1), num_clusters=1, within="nearest")
     choice = method.choose(corpus([*["0 copy"] * 50, 10, 20, 30, 40]), NOTHING, Angles(), seed=0)
-    assert kept(choice) == ["d051"]
+    assert kept_ids(choice) == ["d051"]
 
 
 def test_a_pool_above_max_docs_is_drawn_down():
@@ -416,8 +360,8 @@ def test_bad_input():
         identical = method.choose(corpus(["30 same text"] * 20), NOTHING, Angles(), seed=0)
         assert identical.kept.sum() == (method.budget.docs or method.budget.limit(60) // 3)
         assert identical.figures["coverage_max"] == 0
-        assert kept(identical) == sorted(kept(identical))
-        assert kept(identical)[0] == "d000"
+        assert kept_ids(identical) == sorted(kept_ids(identical))
+        assert kept_ids(identical)[0] == "d000"
         assert identical.kept.tolist() == sorted(identical.kept.tolist(), reverse=True)  # equal contents go by id
     few = ClusterCoverage(budget=Budget(docs=50), num_clusters=1000).choose(pool, NOTHING, Angles(), seed=0)
     assert few.figures["num_clusters"] <= 57

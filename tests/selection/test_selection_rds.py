@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selection_kit import Recut
 
 from tamis.data.corpus import Corpus
 from tamis.errors import DataError, UsageError
@@ -34,22 +35,6 @@ class Vectors:
 
     def save(self, staging):
         raise NotImplementedError
-
-
-class Recut:
-    """The same documents in batches of another size."""
-
-    def __init__(self, corpus, batch_docs):
-        self._corpus, self._batch_docs, self.schema = corpus, batch_docs, corpus.schema
-
-    def __len__(self):
-        return len(self._corpus)
-
-    def batches(self, columns=None):
-        return self._corpus.batches(columns, batch_docs=self._batch_docs)
-
-    def take(self, rows, columns=None):
-        return self._corpus.take(rows, columns)
 
 
 def corpus(texts, sources=None):

@@ -4,24 +4,33 @@ Exit codes: 0 ok, 1 a check failed, 2 usage or recipe, 3 input refused, 4 resour
 130 interrupted (run again to continue).
 """
 
+import atexit
+import gc
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable
+from functools import wraps
+from threading import Thread
 from types import FrameType
+from typing import ParamSpec
 
 import typer
 
 from tamis.cli.ask import search, similar
 from tamis.cli.build import build, check, demo
-from tamis.cli.curate import clean, dedup, select
+from tamis.cli.curate import clean, dedup, restore
 from tamis.cli.inspect import audit, decontaminate, diff
 from tamis.cli.judge import compare, evaluate
 from tamis.cli.look import doctor, verify, why
+from tamis.cli.mixing import mix
+from tamis.cli.selecting import select
 from tamis.cli.show import ReaderGone, safe
 from tamis.errors import Interrupted, ResourceError, TamisError
+from tamis.ops.kernel_cache import load_without_compiler
 
+Given = ParamSpec("Given")
 app = typer.Typer(
     name="tamis",
     help="From a heap of documents to a search engine that knows them, with error bars.",
@@ -35,10 +44,25 @@ app = typer.Typer(
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(build, search, similar, evaluate, compare, why, verify, check, doctor, demo),
-    *(select, dedup, clean, decontaminate, audit, diff),
+    *(select, mix, dedup, clean, restore, decontaminate, audit, diff),
 )
+WITHOUT_KERNELS = (evaluate, compare, why, verify, check, doctor, diff)
+_YOUNG_OBJECTS = 50_000  # Python looks for cycles after 700 new objects: a hundred times while modules are imported
+
+
+def _with_kernels(command: Callable[Given, None]) -> Callable[Given, None]:
+    """Import numba beside what the command imports."""
+
+    @wraps(command)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> None:
+        Thread(target=load_without_compiler, name="tamis-kernels").start()
+        command(*args, **kwargs)
+
+    return run
+
+
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(command if command in WITHOUT_KERNELS else _with_kernels(command))
 
 _stops = 0
 
@@ -53,6 +77,8 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line; every error of ours ends in one message and its exit code."""
+    gc.set_threshold(_YOUNG_OBJECTS)
+    atexit.register(gc.freeze)  # or the end looks for cycles in all modules: a sixth of the time of a short command
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
             signal.signal(number, _stop)

@@ -5,13 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from tamis.cli.build import Exclude, IdField, MaxRejectFrac, NoProgress, Sources, TextField, TitleField
-from tamis.cli.curate import FormatName, Out, Seed, Workers, pairs, print_step, source_of
-from tamis.cli.show import Json, Quiet, emit, out, progress, safe, table
+from tamis.cli.build import Sources
+from tamis.cli.show import Json, Quiet, emit, out, safe, table
+from tamis.cli.steps import EngineName, Out, Reading, Writing, pairs, spread
 from tamis.errors import DataError, UsageError
 
 
+@spread
 def decontaminate(
+    common: Writing,
     pool: Annotated[
         list[str] | None, typer.Argument(metavar="PATH...", help="The pool; none with --self-test.")
     ] = None,
@@ -22,17 +24,7 @@ def decontaminate(
     ] = None,
     mark: Annotated[bool, typer.Option("--mark", help="Note what is contaminated, and keep it.")] = False,
     self_test: Annotated[bool, typer.Option("--self-test", help="Measure precision and recall on a fixture.")] = False,
-    format_name: FormatName = "jsonl.zst",
-    seed: Seed = 0,
-    workers: Workers = 2,
-    id_field: IdField = None,
-    text_field: TextField = None,
-    title_field: TitleField = None,
-    max_reject_frac: MaxRejectFrac = None,
-    exclude: Exclude = None,
-    no_progress: NoProgress = False,
-    json: Json = False,
-    quiet: Quiet = False,
+    engine: EngineName = "local",
 ) -> None:
     """Drop documents that hold test queries or their answers.
 
@@ -43,24 +35,25 @@ def decontaminate(
 
     method = Decontaminate(action="mark" if mark else "drop")
     if self_test:
-        _self_test(method, seed, json=json, quiet=quiet)
+        _self_test(method, common.seed, json=common.json, quiet=common.quiet)
         return
     if not pool or out_folder is None or queries is None:
         raise UsageError("decontaminate needs PATH..., --out and --queries; or --self-test alone.")
-    source = source_of(pool, id_field, text_field, title_field, max_reject_frac, exclude)
-    with progress(not (quiet or no_progress)) as advance:
+    source = common.source(pool)
+    with common.progress() as advance:
         found = curate.decontaminate(
             source,
             out_folder,
             queries,
             method,
             positives=positives or None,
-            seed=seed,
-            format=format_name,
-            workers=workers,
+            seed=common.seed,
+            format=common.format_name,
+            engine=engine,
+            workers=common.workers,
             progress=advance,
         )
-    print_step(found, json=json, quiet=quiet)
+    common.show(found)
 
 
 def _self_test(method: Any, seed: int, *, json: bool, quiet: bool) -> None:  # noqa: ANN401 - Decontaminate, lazily
@@ -92,25 +85,18 @@ def _self_test(method: Any, seed: int, *, json: bool, quiet: bool) -> None:  # n
         raise typer.Exit(1)
 
 
+@spread
 def audit(
     pool: Sources,
     out_folder: Out,
+    common: Reading,
     target: Annotated[list[str] | None, typer.Option("--target", "-t", help="Documents of the kind you want.")] = None,
     queries: Annotated[Path | None, typer.Option(help="Queries (BEIR lines), for the query side.")] = None,
     tokenizer: Annotated[
         list[str] | None, typer.Option(help="NAME=tokenizer.json, to see how it fits (may be given again).")
     ] = None,
     no_near: Annotated[bool, typer.Option("--no-near", help="Do not look for near copies.")] = False,
-    seed: Seed = 0,
-    workers: Workers = 2,
-    id_field: IdField = None,
-    text_field: TextField = None,
-    title_field: TitleField = None,
-    max_reject_frac: MaxRejectFrac = None,
-    exclude: Exclude = None,
-    no_progress: NoProgress = False,
-    json: Json = False,
-    quiet: Quiet = False,
+    engine: EngineName = "local",
 ) -> None:
     """Report what is in a pool.
 
@@ -119,8 +105,8 @@ def audit(
     from tamis.pipeline import auditing
     from tamis.pipeline.curation import Source
 
-    source = source_of(pool, id_field, text_field, title_field, max_reject_frac, exclude)
-    with progress(not (quiet or no_progress)) as advance:
+    source = common.source(pool)
+    with common.progress() as advance:
         found = auditing.audit(
             source,
             out_folder,
@@ -128,8 +114,9 @@ def audit(
             queries=queries,
             tokenizers={name: Path(path) for name, path in pairs(tokenizer or [], "--tokenizer").items()},
             near=not no_near,
-            seed=seed,
-            workers=workers,
+            seed=common.seed,
+            engine=engine,
+            workers=common.workers,
             progress=advance,
         )
     page = out_folder / "report" / "audit.html"
@@ -140,7 +127,7 @@ def audit(
         out(f"report: {safe(str(page))}")
 
     facts = {"page": str(page), "findings": [finding.model_dump() for finding in found.findings]}
-    emit(facts, json=json, quiet=quiet, ids=[str(page)], human=human)
+    emit(facts, json=common.json, quiet=common.quiet, ids=[str(page)], human=human)
 
 
 def diff(

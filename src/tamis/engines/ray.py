@@ -20,9 +20,8 @@ def map_ray(
 ) -> Iterator[Result]:
     """Yield ``function(task)`` for each task, in the order of the tasks.
 
-    Joins the cluster at ``address`` (Ray itself reads RAY_ADDRESS where it is None) or the one this process
-    is connected to; else starts one on this machine and stops it at the end. At most 2 x workers tasks are
-    in flight. A task whose node is lost is run again: the function is deterministic.
+    Runs on the cluster that `connected` finds. At most 2 x workers tasks are in flight. A task whose node is
+    lost is run again: the function is deterministic.
 
     Args:
       function: deterministic; what it holds is sent to every node once.
@@ -35,7 +34,7 @@ def map_ray(
       ResourceError: Ray gave up on a task (its process died again and again); names the task.
       Exception: what ``function`` raised, with its own type and message.
     """
-    with _cluster(workers, address) as ray:
+    with connected(workers, address) as ray:
         remote = ray.remote(num_cpus=1, max_retries=3)(_apply)
         held = ray.put(function)  # once: it may hold a model
         waiting: deque[tuple[Task, Any]] = deque()
@@ -56,7 +55,20 @@ def _apply(function: Callable[[Any], Any], task: Any) -> Any:  # noqa: ANN401 - 
 
 
 @contextmanager
-def _cluster(workers: int, address: str | None) -> Iterator[Any]:
+def connected(workers: int, address: str | None = None) -> Iterator[Any]:
+    """Give the module ``ray``, connected: what runs inside shares one cluster.
+
+    Joins the cluster at ``address`` (Ray itself reads RAY_ADDRESS where it is None) or the one this process is
+    connected to; else starts one on this machine, and stops it at the end.
+
+    Args:
+      workers: CPUs of a cluster that is started here.
+      address: "host:port" of a cluster.
+
+    Raises:
+      MissingExtra: the package ray is not installed.
+      ResourceError: the cluster cannot be reached or started.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before the import: nothing is sent anywhere
     try:
         import ray

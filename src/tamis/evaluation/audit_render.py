@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from tamis.evaluation.plots import Scale
-from tamis.evaluation.render import _environment
+from tamis.evaluation.render import environment
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -46,14 +46,14 @@ def _style() -> Markup:
 
 @cache
 def _template(name: str, *, autoescape: bool) -> "Template":
-    environment = _environment(autoescape=autoescape)
-    environment.filters["figure"] = _figure
-    environment.globals |= {
+    made = environment(autoescape=autoescape)
+    made.filters["figure"] = _figure
+    made.globals |= {
         "by_kind": _by_kind,
         "marks": MARKS,
         "shares": lambda values: Scale.around([0.0, 1.0] if max(values, default=0.0) > 0.5 else [0.0, *values]),
     }
-    return environment.from_string(_source(name))
+    return made.from_string(_source(name))
 
 
 def _figure(value: float | None) -> Markup:

@@ -57,7 +57,12 @@ def _fixed(value: float, digits: int = 3) -> Markup:
     return Markup(f"{value:.{digits}f}".replace("-", "−"))
 
 
-def _environment(*, autoescape: bool) -> "Environment":
+def environment(*, autoescape: bool) -> "Environment":
+    """Return what templates are made with: filters and globals of all pages, and no text that becomes markup.
+
+    Args:
+      autoescape: True for HTML; False for Markdown, whose strings are escaped as `escape_markdown` does.
+    """
     from jinja2 import Environment, StrictUndefined
 
     def finalize(value: object) -> object:
@@ -65,10 +70,10 @@ def _environment(*, autoescape: bool) -> "Environment":
             return value
         return visible(value) if autoescape else escape_markdown(value)
 
-    environment = Environment(
+    made = Environment(
         autoescape=autoescape, finalize=finalize, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
+    made.filters |= {
         "signed": lambda v: Markup(signed(v)),
         "number": lambda v: Markup(f"{v:,}"),
         "fixed": _fixed,
@@ -76,7 +81,7 @@ def _environment(*, autoescape: bool) -> "Environment":
         "bytes": lambda v: Markup(megabytes(v)),
         "p": lambda v: Markup(escape(p_value(v))),
     }
-    environment.globals |= {
+    made.globals |= {
         "interval": lambda low, high: Markup(interval(low, high)),
         "sentence": sentence,
         "status": status,
@@ -85,7 +90,7 @@ def _environment(*, autoescape: bool) -> "Environment":
         "spanning": lambda rows: Scale.around([0.0, *(c.low for c in rows), *(c.high for c in rows)]),
         "random": RANDOM,
     }
-    return environment
+    return made
 
 
 def status(comparison: Comparison) -> tuple[str, str]:
@@ -109,4 +114,4 @@ def markdown(report: "Report") -> str:
 @cache
 def _template(name: str, *, autoescape: bool) -> "Template":
     source = resources.files("tamis.evaluation").joinpath("templates", name).read_text(encoding="utf-8")
-    return _environment(autoescape=autoescape).from_string(source)
+    return environment(autoescape=autoescape).from_string(source)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from tamis.data.settings import Settings
 from tamis.evaluation.statistics import OTHERS
-from tamis.ops.bytes import Texts, _buffers
+from tamis.ops.bytes import Texts, text_buffers
 from tamis.ops.hashing import draws, text_keys
 
 MAX_SOURCES = 100_000
@@ -50,7 +50,7 @@ class SourceCounter:
     def add(self, sources: pa.Array, texts: Texts, words: np.ndarray, known: np.ndarray) -> None:
         """Add n documents: their source, text, number of words, whether the language is known."""
         encoded = pc.fill_null(sources, "").dictionary_encode()
-        data, offsets = _buffers(texts)
+        data, offsets = text_buffers(texts)
         filled = np.flatnonzero(np.diff(offsets))
         letters = np.zeros(len(words), np.int64)
         if len(filled):

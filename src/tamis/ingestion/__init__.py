@@ -24,6 +24,7 @@ _SIEVES = {
     "MinHash": "minhash",
     "Protected": "contamination",
     "Quality": "quality",
+    "RepeatedSubstrings": "substring",
     "SemanticDuplicates": "semantic",
 }
 __all__ = ["Exact", "Found", "Ingest", "Passages", "SourceFile", "Unicode", "ingest", "resolve"]

@@ -3,7 +3,6 @@
 Source: tamis design (reliability D1 to D16; provenance cards K7, K8).
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,16 +17,15 @@ from tamis.engines.local import Limits, map_ordered
 from tamis.errors import DataError
 from tamis.ingestion.cleaning import CLASSES, Unicode
 from tamis.ingestion.decisions import Decisions, Place, Places
-from tamis.ingestion.parts import Part, Staged, Task, died, rejects_file, stage_part
+from tamis.ingestion.parts import Part, Staged, Task, died, stage_part
 from tamis.ingestion.readers import FieldNames, Unit
-from tamis.ingestion.records import Fields
-from tamis.ingestion.sources import Found, SourceFile, resolve
+from tamis.ingestion.rejects import Rejects, check_text_fields, line_bases, listed, lost_files
+from tamis.ingestion.sources import SourceFile, resolve
 
 RANGE_BYTES = 64 << 20
 TASK_BYTES = 32 << 20
 TASK_FILES = 256
 CHILD_LIMITS = Limits(memory_bytes=8 << 30, cpu_seconds=3600)
-_RECORD_KINDS = frozenset({"jsonl", "json", "csv", "tsv", "parquet"})
 _SCRATCH = ".scratch"
 
 
@@ -93,15 +91,15 @@ def ingest(
     try:
         tasks = plan(found.files, settings, scratch)
         parts = list(_read(tasks, workers, progress))
-        lost = _lost_files(tasks, parts)
-        _check_text_fields(tasks, parts, settings)
-        rejects = _Rejects(found, tasks, parts, lost, scratch)
-        _check_rejects(rejects, tasks, parts, settings)
+        lost = lost_files(tasks, parts)
+        check_text_fields(tasks, parts, settings.text_field)
+        rejects = Rejects(found, tasks, parts, lost, scratch)
+        rejects.check(settings.max_reject_frac)
         decisions = Decisions(Staged(scratch, parts), _places(tasks, parts, lost), settings.on_duplicate)
         counts = decisions.settle()
         if not counts["documents"]:
             raise DataError(
-                f"no document is left: {_listed(counts + rejects.counts)}. Look at the input or the fields' names."
+                f"no document is left: {listed(counts + rejects.counts)}. Look at the input or the fields' names."
             )
         _write_rejects(dropped, rejects)
         decisions.write(corpus, dropped, ledger)
@@ -157,123 +155,8 @@ def _read(tasks: list[Task], workers: int, progress: Callable[[int], None] | Non
     return sorted(parts, key=lambda part: part.number)
 
 
-def _lost_files(tasks: list[Task], parts: list[Part]) -> dict[str, tuple[str, str]]:
-    """Return label -> (reason, detail) of files whose documents are not believed."""
-    lost: dict[str, tuple[str, str]] = {}
-    for task, part in zip(tasks, parts, strict=True):
-        for unit, summary in zip(task.units, part.units, strict=True):
-            if summary.died:
-                lost[unit.source.label] = ("reader_died", summary.died)
-            elif summary.has_changed:
-                detail = "size or time changed; its documents are not believed. Run again when nothing writes to it"
-                lost.setdefault(unit.source.label, ("changed_while_reading", detail))
-    return lost
-
-
-def _check_text_fields(tasks: list[Task], parts: list[Part], settings: Ingest) -> None:
-    docs: Counter[str] = Counter()
-    missing: Counter[str] = Counter()
-    fields: dict[str, Fields | None] = {}
-    for task, part in zip(tasks, parts, strict=True):
-        for unit, summary in zip(task.units, part.units, strict=True):
-            docs[unit.source.path] += summary.num_docs
-            missing[unit.source.path] += summary.rejects["text_missing"]
-            fields.setdefault(unit.source.path, summary.fields)
-    for path, chosen in fields.items():
-        if chosen is None or docs[path] or not missing[path] or chosen.text in chosen.seen:
-            continue
-        if chosen.suggestion:
-            advice = f"use --text-field {chosen.suggestion}"
-        else:
-            advice = f"name the field with --text-field, or leave the file out with --exclude {path}"
-        asked = " that was asked for" if settings.text_field else ""
-        raise DataError(f"{path}: no field {chosen.text!r}{asked} (has: {', '.join(chosen.seen[:20])}); {advice}.")
-
-
-class _Rejects:
-    """All rejects in the order of the corpus, streamed from the scratch files; lines counted from the file's start."""
-
-    def __init__(
-        self, found: Found, tasks: list[Task], parts: list[Part], lost: dict[str, tuple[str, str]], scratch: Path
-    ) -> None:
-        self._found, self._tasks, self._parts, self._lost, self._scratch = found, tasks, parts, lost, scratch
-        self._bases = _line_bases(tasks, parts)
-        self.counts: Counter[str] = Counter()
-        for row in self:
-            self.counts["rejected"] += 1
-            self.counts[f"rejected_{row['reason']}"] += 1
-
-    def __iter__(self) -> Iterator[dict[str, str | int]]:
-        for label, detail in self._found.unreadable:
-            yield {"path": label, "line": 0, "offset": 0, "reason": "unreadable", "detail": detail}
-        told: set[str] = set()
-        for task, part in zip(self._tasks, self._parts, strict=True):
-            for unit in task.units:
-                label = unit.source.label
-                if label in self._lost and label not in told:
-                    told.add(label)
-                    reason, detail = self._lost[label]
-                    yield {"path": label, "line": 0, "offset": 0, "reason": reason, "detail": detail}
-            if any(unit.died for unit in part.units):
-                continue
-            with rejects_file(self._scratch, part.number).open("rb") as file:
-                for line in file:
-                    number, at, offset, reason, detail = orjson.loads(line)
-                    label = task.units[number].source.label
-                    if label not in self._lost:
-                        at += self._bases[part.number, number]
-                        yield {"path": label, "line": at, "offset": offset, "reason": reason, "detail": detail}
-
-
-def _line_bases(tasks: list[Task], parts: list[Part]) -> dict[tuple[int, int], int]:
-    """Return (task, unit) -> lines of the same file before it."""
-    lines: Counter[str] = Counter()
-    bases = {}
-    for task, part in zip(tasks, parts, strict=True):
-        for number, (unit, summary) in enumerate(zip(task.units, part.units, strict=True)):
-            bases[part.number, number] = lines[unit.source.label]
-            lines[unit.source.label] += summary.num_lines
-    return bases
-
-
-def _check_rejects(rejects: _Rejects, tasks: list[Task], parts: list[Part], settings: Ingest) -> None:
-    """Stop when too many records were rejected, or files with too large a share of the bytes gave nothing."""
-    rejected = rejects.counts["rejected"]
-    if not rejected:
-        return
-    docs: Counter[str] = Counter()
-    sources: dict[str, SourceFile] = {}
-    for task, part in zip(tasks, parts, strict=True):
-        for unit, summary in zip(task.units, part.units, strict=True):
-            docs[unit.source.label] += summary.num_docs
-            sources[unit.source.label] = unit.source
-    total = sum(source.num_bytes for source in sources.values())
-    bad = {str(row["path"]) for row in rejects}
-    barren = sum(
-        s.num_bytes for label, s in sources.items() if s.kind in _RECORD_KINDS and label in bad and not docs[label]
-    )
-    shares = (rejected / (rejected + sum(docs.values())), barren / max(1, total))
-    if max(shares) <= settings.max_reject_frac:
-        return
-    first = [
-        f"  {r['path']}, line {r['line']}, byte {r['offset']}: {r['reason']}: {r['detail']}"
-        for r, _ in zip(rejects, range(3), strict=False)
-    ]
-    raise DataError(
-        f"{rejected} of {rejected + sum(docs.values())} records rejected ({max(shares):.2%} lost, "
-        f"--max-reject-frac allows {settings.max_reject_frac:.2%}): {_listed(rejects.counts)}. The first:\n"
-        + "\n".join(first)
-        + "\nRepair the input, or raise --max-reject-frac to go on without it."
-    )
-
-
-def _listed(counts: Counter[str]) -> str:
-    chosen = {n: c for n, c in sorted(counts.items()) if n.startswith(("rejected_", "dropped_"))}
-    return ", ".join(f"{c} {n.split('_', 1)[1]}" for n, c in chosen.items()) or "the files are empty"
-
-
 def _places(tasks: list[Task], parts: list[Part], lost: dict[str, tuple[str, str]]) -> Places:
-    bases = _line_bases(tasks, parts)
+    bases = line_bases(tasks, parts)
     return Places(
         {
             (task.number, number): Place(unit.source.label, bases[task.number, number], unit.source.label in lost)
@@ -283,7 +166,7 @@ def _places(tasks: list[Task], parts: list[Part], lost: dict[str, tuple[str, str
     )
 
 
-def _write_rejects(dropped: Staging, rejects: _Rejects) -> None:
+def _write_rejects(dropped: Staging, rejects: Rejects) -> None:
     with dropped.create("rejects.jsonl") as file:
         for row in rejects:
             file.write(orjson.dumps(row) + b"\n")

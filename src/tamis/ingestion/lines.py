@@ -8,7 +8,8 @@ The index keeps the original text.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple, Self
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from tamis.data.corpus import Corpus, Documents
 from tamis.data.settings import Settings
+from tamis.engines.engine import Engine, batches_of, tasks
 from tamis.ingestion.spans import TEXT, Cleaned, Edited, collected, cut_batch
 from tamis.ops import hashing
 from tamis.ops import lines as line_ops
@@ -30,6 +32,7 @@ LINE_SCHEMA = pa.schema(
     ]
 )
 _COMPACT_LINES = 1 << 22
+_COUNTED = ("text", "source")
 _MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
 _NEVER = np.iinfo(np.int64).max
 
@@ -69,6 +72,8 @@ class LineCounts:
         listed = [part for part in parts if len(part.keys)]
         if not listed:
             return cls()
+        if len(listed) == 1:
+            return listed[0]
         keys = np.concatenate([part.keys for part in listed])
         order = np.argsort(keys, kind="stable")
         keys, counts = keys[order], np.concatenate([part.counts for part in listed])[order]
@@ -150,11 +155,15 @@ class FrequentLines(Settings):
     min_words: Annotated[int, Field(ge=0)] = 20
 
     def sources(self, corpus: Documents) -> dict[str, int]:
-        """Return the documents of each source whose own counts matter: large ones beside others."""
+        """Return the documents of each source whose own counts matter: large ones beside others. Reads no texts."""
         sizes: dict[str, int] = {}
         for batch in corpus.batches(["source"]):
             for item in pc.value_counts(batch["source"]).to_pylist():
                 sizes[item["values"]] = sizes.get(item["values"], 0) + item["counts"]
+        return self.apart(sizes)
+
+    def apart(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Return those of the sources, by their number of documents, whose own counts matter."""
         return {source: num for source, num in sizes.items() if num >= self.min_docs} if len(sizes) > 1 else {}
 
     def sketch(self, batch: pa.RecordBatch, sources: Mapping[str, int]) -> LineSketch:
@@ -217,13 +226,13 @@ class FrequentLines(Settings):
     def _bound(self, num_docs: int) -> int:
         return max(self.min_docs, int(np.ceil(self.min_docs_frac * num_docs)))
 
-    def count(self, corpus: Documents, sources: Mapping[str, int]) -> LineSketch:
-        """Return the merged sketches of a corpus, compacted now and then."""
+    def count(self, corpus: Documents, sources: Mapping[str, int], engine: Engine = map) -> LineSketch:
+        """Return the merged sketches of a corpus, compacted now and then; the same from any engine."""
         total = LineSketch()
         pending: list[LineSketch] = []
         num_pending = 0
-        for batch in corpus.batches(["text", "source"]):
-            pending.append(self.sketch(batch, sources))
+        for sketch in engine(partial(_sketch, self, dict(sources)), tasks(corpus, _COUNTED)):
+            pending.append(sketch)
             num_pending += len(pending[-1].overall.keys)
             if num_pending > max(_COMPACT_LINES, len(total.overall.keys) // 2):
                 total, pending, num_pending = _summed([total, *pending]), [], 0
@@ -293,6 +302,11 @@ class _Exemplars:
         ]
         rows.sort(key=lambda row: (-int(row["num_docs"]), -int(row["num_removed"]), str(row["line"])))
         return pa.Table.from_pylist(rows, schema=LINE_SCHEMA)
+
+
+def _sketch(method: FrequentLines, sources: Mapping[str, int], task: Any) -> LineSketch:  # noqa: ANN401
+    """Return the counts of one task: a batch or a piece."""
+    return _summed([method.sketch(batch, sources) for batch in batches_of(task, _COUNTED)])
 
 
 def _summed(parts: list[LineSketch]) -> LineSketch:

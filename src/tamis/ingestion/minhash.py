@@ -7,8 +7,9 @@ common and the check by alignment: tamis, method card I5.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from tamis.data.corpus import Corpus, Documents, Sifted
 from tamis.data.settings import Settings
+from tamis.engines.engine import Engine, batches_of
 from tamis.engines.threads import map_threads
 from tamis.errors import UsageError
 from tamis.ingestion import minhash_candidates as buckets
@@ -137,6 +139,7 @@ class MinHash(Settings):
         common: np.ndarray | None = None,
         workers: int = 1,
         scratch: Path | None = None,
+        engine: Engine | None = None,
     ) -> Duplicates:
         """Find near copies. The result does not depend on batches, on the order of the rows, or on workers.
 
@@ -154,6 +157,8 @@ class MinHash(Settings):
           common: shingles to leave out (`Duplicates.common` of another run) instead of counting them.
           workers: threads.
           scratch: folder for a temporary file of 256 bytes a document.
+          engine: where the passes over all texts run; by default on ``workers`` threads. The check of pairs reads
+            texts here and there, so it runs on threads of this process in any case.
 
         Raises:
           DataError: a source would be wiped out; names it, its counts, its largest group and three pairs.
@@ -161,12 +166,13 @@ class MinHash(Settings):
         """
         _check_scores(keep, scores, len(corpus))
         documents = buckets.Documents([corpus] if against is None else [corpus, against], self.same_title)
-        noted = buckets.outline(documents, workers=workers)
+        run = engine or partial(map_threads, workers=workers)
+        noted = buckets.outline(documents, engine=run)
         num_fixed = len(documents) - len(corpus)
         order = _global_order(noted, keep, scores, num_fixed)
         if common is None:
-            common = buckets.common_shingles(documents, noted, self.width, self.common_docs_frac, seed, workers)
-        pool = _Pool(documents, noted, order, shingles.CommonShingles(common), num_fixed, workers)
+            common = buckets.common_shingles(documents, noted, self.width, self.common_docs_frac, seed, run)
+        pool = _Pool(documents, noted, order, shingles.CommonShingles(common), num_fixed, workers, run)
         copies = self._copies(pool)
         is_long, pairs = self._candidates(pool, copies, seed, scratch)
         edges, rejections = self._verified(pool, pairs)
@@ -233,20 +239,10 @@ class MinHash(Settings):
         """Return which documents have enough text of their own, and pairs of ranks that share a bucket."""
         used: list[np.ndarray] = []
 
-        def hashes(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
-            found, positions, _ = shingles.band_hashes(
-                pool.documents.compared(batch),
-                bands=self.bands,
-                width=self.width,
-                seed=seed,
-                common=pool.common,
-                minimum=buckets.MIN_SHINGLES,
-            )
-            return found, positions
-
         def blocks() -> Iterator[np.ndarray]:
-            batches = pool.documents.batches(pool.documents.columns)
-            for found, positions in map_threads(hashes, batches, workers=pool.workers):
+            columns = pool.documents.columns
+            hashes = partial(_band_hashes, self, pool.common, seed, columns)
+            for found, positions in pool.engine(hashes, pool.documents.tasks(columns)):
                 used.append(positions)
                 yield found
 
@@ -282,6 +278,7 @@ class _Pool:
     common: shingles.CommonShingles
     num_fixed: int
     workers: int
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -295,6 +292,25 @@ class _Judged:
     rejections: dict[str, int]
     sources: Sources
     decision: Decision
+
+
+def _band_hashes(
+    method: MinHash,
+    common: shingles.CommonShingles,
+    seed: int,
+    columns: list[str],
+    task: Any,  # noqa: ANN401 - a batch or a piece
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the band hashes of a task's documents, and how many shingles each has that are not common."""
+    hashes, positions = [np.zeros((0, method.bands), np.uint32)], [np.zeros(0, np.int32)]
+    for batch in batches_of(task, columns):
+        texts = buckets.compared(batch, columns)
+        found, num, _ = shingles.band_hashes(
+            texts, bands=method.bands, width=method.width, seed=seed, common=common, minimum=buckets.MIN_SHINGLES
+        )
+        hashes.append(found)
+        positions.append(num)
+    return np.concatenate(hashes), np.concatenate(positions)
 
 
 def _inverse(order: np.ndarray) -> np.ndarray:

@@ -6,7 +6,9 @@ common: tamis, method card I5.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,7 @@ import pyarrow.compute as pc
 
 from tamis.data import durable
 from tamis.data.corpus import Documents as AnyDocuments
-from tamis.engines.threads import map_threads
+from tamis.engines.engine import Engine, batches_of, tasks
 from tamis.ops import shingles
 from tamis.ops.bytes import text_hashes
 from tamis.ops.hashing import array_keys, draws
@@ -47,10 +49,10 @@ class Documents:
         """Documents of all corpora."""
         return sum(len(corpus) for corpus in self.corpora)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield all documents in order."""
+    def tasks(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield all documents in order, as tasks for an engine."""
         for corpus in self.corpora:
-            yield from corpus.batches(columns)
+            yield from tasks(corpus, columns)
 
     @property
     def columns(self) -> list[str]:
@@ -59,7 +61,7 @@ class Documents:
 
     def compared(self, batch: pa.RecordBatch | pa.Table) -> pa.Array:
         """Return what is compared of each document."""
-        return joined(batch.select(["text"]) if self.text_only else batch.select(["title", "text"]))
+        return compared(batch, self.columns)
 
     def take(self, rows: np.ndarray) -> pa.Array:
         """Return what is compared of the given rows, which ascend."""
@@ -70,6 +72,11 @@ class Documents:
                 parts.append(self.compared(corpus.take(inside, self.columns)).cast(TEXT))
             start += len(corpus)
         return pa.concat_arrays(parts) if parts else pa.array([], TEXT)
+
+
+def compared(batch: pa.RecordBatch | pa.Table, columns: Sequence[str]) -> pa.Array:
+    """Return what is compared of each document, for a worker that has `Documents.columns` alone."""
+    return joined(batch.select(list(columns))).cast(TEXT)
 
 
 @dataclass(frozen=True)
@@ -93,32 +100,43 @@ class Outline:
     num_bytes: np.ndarray
 
 
-def outline(documents: Documents, *, workers: int) -> Outline:
+def outline(documents: Documents, *, engine: Engine = map) -> Outline:
     """Read every document once and note what orders and groups it."""
+    whole = documents.tasks(["doc_id", "title", "text", "source"])
+    return _concatenated(list(engine(partial(_noted, documents.columns), whole)))
 
-    def note(batch: pa.RecordBatch) -> tuple[pa.Array | np.ndarray, ...]:
-        compared = documents.compared(batch)
-        return (
-            batch["doc_id"].cast(TEXT),
-            batch["source"].cast(TEXT),
-            array_keys(compared),
-            text_hashes(batch["title"])[0],
-            pc.fill_null(pc.utf8_length(compared), 0).to_numpy(zero_copy_only=False).astype(np.int64),
-            pc.fill_null(pc.binary_length(compared), 0).to_numpy(zero_copy_only=False).astype(np.int64),
+
+def _noted(columns: Sequence[str], task: Any) -> Outline:  # noqa: ANN401 - a batch or a piece
+    notes = []
+    for batch in batches_of(task, ["doc_id", "title", "text", "source"]):
+        texts = compared(batch, columns)
+        notes.append(
+            Outline(
+                batch["doc_id"].cast(TEXT),
+                batch["source"].cast(TEXT),
+                array_keys(texts),
+                text_hashes(batch["title"])[0],
+                pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int64),
+                pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int64),
+            )
         )
+    return _concatenated(notes)
 
-    notes = list(map_threads(note, documents.batches(["doc_id", "title", "text", "source"]), workers=workers))
-    ids, sources = (
-        pa.chunked_array([n[i] for n in notes], TEXT).combine_chunks() if notes else pa.array([], TEXT)
-        for i in range(2)
+
+def _concatenated(notes: Sequence[Outline]) -> Outline:
+    none = pa.array([], TEXT)
+    return Outline(
+        pa.concat_arrays([none, *(note.ids for note in notes)]),
+        pa.concat_arrays([none, *(note.sources for note in notes)]),
+        np.concatenate([np.zeros(0, np.uint64), *(note.keys for note in notes)]),
+        np.concatenate([np.zeros(0, np.uint64), *(note.titles for note in notes)]),
+        np.concatenate([np.zeros(0, np.int64), *(note.num_chars for note in notes)]),
+        np.concatenate([np.zeros(0, np.int64), *(note.num_bytes for note in notes)]),
     )
-    types = (np.uint64, np.uint64, np.int64, np.int64)
-    numbers = [np.concatenate([np.zeros(0, kind), *(n[i] for n in notes)]) for i, kind in enumerate(types, start=2)]
-    return Outline(ids, sources, *numbers)
 
 
 def common_shingles(
-    documents: Documents, noted: Outline, width: int, frac: float, seed: int, workers: int
+    documents: Documents, noted: Outline, width: int, frac: float, seed: int, engine: Engine = map
 ) -> np.ndarray:
     """Return the shingles of at least max(20, frac x sample) documents of a sample of distinct contents.
 
@@ -132,18 +150,28 @@ def common_shingles(
     in_sample = np.zeros(len(documents), np.bool_)
     in_sample[rows] = True
 
-    def chosen() -> Iterator[pa.Array]:
+    def chosen() -> Iterator[tuple[Any, np.ndarray]]:
         start = 0
-        for batch in documents.batches(documents.columns):
-            mask = in_sample[start : start + len(batch)]
-            start += len(batch)
+        for task in documents.tasks(documents.columns):
+            mask = in_sample[start : start + len(task)]
+            start += len(task)
             if mask.any():
-                yield documents.compared(batch.filter(pa.array(mask)))
+                yield task, mask
 
     counts = shingles.ShingleCounts(width)
-    for tokens, starts in map_threads(shingles.word_hashes, chosen(), workers=workers):
-        counts.add(tokens, starts)
+    for tokens, starts in engine(partial(_sampled_words, documents.columns), chosen()):
+        counts.add(np.require(tokens, requirements="W"), starts)  # from another process arrays come read-only
     return counts.frequent(max(20, int(np.ceil(len(rows) * frac))))
+
+
+def _sampled_words(columns: Sequence[str], task: tuple[Any, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the word hashes of the rows of a task that are in the sample, and where each document's start."""
+    whole, mask = task
+    texts, start = [], 0
+    for batch in batches_of(whole, columns):
+        texts.append(compared(batch, columns).filter(pa.array(mask[start : start + len(batch)])))
+        start += len(batch)
+    return shingles.word_hashes(pa.concat_arrays(texts))
 
 
 class BandStore:

@@ -21,23 +21,14 @@ from tamis.data.artefact import fingerprint
 from tamis.data.corpus import DOCUMENT_SCHEMA
 from tamis.engines.local import map_ordered
 from tamis.errors import DataError
-from tamis.ingestion.ingest import (
-    CHILD_LIMITS,
-    Ingest,
-    _check_rejects,
-    _check_text_fields,
-    _line_bases,
-    _listed,
-    _lost_files,
-    _Rejects,
-    plan,
-)
-from tamis.ingestion.parts import Part, Task, documents_file
+from tamis.ingestion.ingest import CHILD_LIMITS, Ingest, plan
+from tamis.ingestion.parts import Task, documents_file
 from tamis.ingestion.pool_lines import TEXT
 from tamis.ingestion.pool_pieces import Piece, RawLines, UnitPlace, complete, raw_records, stored_columns
-from tamis.ingestion.pool_reader import PoolPart, died, stage_pool
+from tamis.ingestion.pool_reader import PoolPart, died, scratch_file, stage_pool
 from tamis.ingestion.pool_settle import KEPT, LOST, REASONS, REPEATED, lost_rows, settle
 from tamis.ingestion.readers import FieldNames
+from tamis.ingestion.rejects import Rejects, check_text_fields, line_bases, listed, lost_files
 from tamis.ingestion.sources import Found, resolve
 
 _PIECE_BATCHES = 4  # 16 MiB of JSON lines
@@ -131,11 +122,10 @@ class Pool:
     ) -> Self:
         tasks = plan(found.files, settings, folder)
         parts = _stage(tasks, workers, progress)
-        read: list[Part] = [*parts]
-        lost = _lost_files(tasks, read)
-        _check_text_fields(tasks, read, settings)
-        rejects = _Rejects(found, tasks, read, lost, folder)
-        _check_rejects(rejects, tasks, read, settings)
+        lost = lost_files(tasks, parts)
+        check_text_fields(tasks, parts, settings.text_field)
+        rejects = Rejects(found, tasks, parts, lost, folder)
+        rejects.check(settings.max_reject_frac)
         staged = _pieces(tasks, parts, folder)
         reasons, others = settle(staged, parts, lost_rows(parts, lost, staged))
         counts = rejects.counts + Counter({f"skipped_{reason}": num for reason, num in found.skipped.items()})
@@ -146,10 +136,10 @@ class Pool:
         counts["documents"] = int((reasons == KEPT).sum())
         counts["dropped"] = counts["documents_read"] - counts["documents"]
         if not counts["documents"]:
-            raise DataError(f"no document is left: {_listed(counts)}. Look at the input or the fields' names.")
+            raise DataError(f"no document is left: {listed(counts)}. Look at the input or the fields' names.")
         sizes = {str(documents_file(folder, part.number)): part.batch_sizes for part in parts}
         pool = cls(folder, _with_reasons(staged, reasons), sizes, others, counts)
-        with durable.create(pool.rejects) as file:
+        with scratch_file(pool.rejects) as file:
             for row in rejects:
                 file.write(orjson.dumps(row) + b"\n")
         pool.num_bytes = sum(part.num_bytes for part in parts)
@@ -297,7 +287,7 @@ def _stage(tasks: list[Task], workers: int, progress: Callable[[int], None] | No
 
 def _pieces(tasks: list[Task], parts: list[PoolPart], folder: Path) -> list[Piece]:
     """Cut the staged files into pieces; ``first`` and ``num_docs`` count all rows that were read."""
-    bases = _line_bases(tasks, [*parts])
+    bases = line_bases(tasks, parts)
     pieces, first = [], 0
     for task, part in zip(tasks, parts, strict=True):
         units = []

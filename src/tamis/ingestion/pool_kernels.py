@@ -352,7 +352,10 @@ def line_columns(data, starts, sizes, names, stops, out):  # type: ignore[no-unt
     offsets = np.zeros((num_fields, num_lines + 1), np.int64)
     blank = np.zeros(num_lines, np.uint8)
     ends, plain = np.zeros(num_fields, np.int64), _plain_bytes()
-    scratch = np.empty(sizes.max(), np.uint8)
+    longest = np.int64(0)  # in a loop: numba's max() of an array would import SciPy when this is loaded
+    for size in sizes:
+        longest = max(longest, size)
+    scratch = np.empty(longest, np.uint8)
     for line in range(num_lines):
         at, stop = starts[line], starts[line] + sizes[line]
         if not _record(data, at, stop, names, stops, plain, out, ends, scratch):

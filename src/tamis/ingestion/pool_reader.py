@@ -132,9 +132,7 @@ def _stage_lines(
             for row in readers.read(unit, names, reading):
                 stager.add_row(row, number)
             return
-        fields = reading.fields = choose_fields(
-            list(readers._sniff(unit.source)), names.doc_id, names.text, names.title
-        )
+        fields = reading.fields = choose_fields(list(readers.sniff(unit.source)), names.doc_id, names.text, names.title)
         with open_stream(unit.source) as raw:
             blocks = LineBlocks(raw, unit.start, unit.stop)
             for block, columns in _parsed(blocks, fields):

@@ -181,7 +181,7 @@ def _read_lines(unit: Unit, raw: ByteStream, names: FieldNames, reading: Reading
         if unit.start == 0:
             yield Reject(1, 0, "utf16", "the file is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
         return
-    fields = _choose(list(_sniff(unit.source)), names, reading)
+    fields = _choose(list(sniff(unit.source)), names, reading)
     if unit.start:
         raw.seek_plain(unit.start - 1)  # the byte before says whether a line begins at start
     lines = LineReader(raw, start=max(0, unit.start - 1))
@@ -214,8 +214,8 @@ def _peek(source: SourceFile) -> bytes:
         return io.BufferedReader(raw, 1 << 12).read(4)
 
 
-def _sniff(source: SourceFile) -> Iterator[dict[str, object]]:
-    """Yield the first good records of a file; bounded in records and bytes."""
+def sniff(source: SourceFile) -> Iterator[dict[str, object]]:
+    """Yield the first objects of a JSON lines file: at most SNIFF_RECORDS, of its first SNIFF_BYTES."""
     found = 0
     with open_stream(source) as raw:
         lines = LineReader(raw)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import xxhash
 
-from tamis.errors import DataError
+from tamis.data.artefact import MANIFEST, read_manifest
+from tamis.errors import ArtefactError, DataError
 
 KINDS = {
     ".jsonl": "jsonl",
@@ -36,6 +37,7 @@ PACKINGS = {".gz": "gz", ".zst": "zst"}
 MAX_LABEL_BYTES = 480
 _BEIR_CORPUS = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
 _ENGINE_FILES = frozenset({"recipe.toml", "log.jsonl"})
+_BESIDE_DOCUMENTS = frozenset((MANIFEST, "README.md", "attributes"))
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 
 
@@ -76,7 +78,7 @@ class Found:
       files: sorted by label's bytes.
       unreadable: (label, detail) of files and folders that the system would not show.
       skipped: what was passed over, counted: hidden, link, special, unknown_suffix, excluded,
-        engine, beside_beir_corpus.
+        engine, beside_beir_corpus, tamis (what a step of ours wrote beside the documents it kept).
     """
 
     files: list[SourceFile] = field(default_factory=list)
@@ -85,7 +87,7 @@ class Found:
 
 
 def resolve(paths: Sequence[str], exclude: Sequence[str] = ()) -> Found:
-    """Find the files below files, folders and glob patterns; O(entries), reads no content.
+    """Find the files below files, folders and glob patterns; O(entries), reads no content but our own manifests.
 
     Below a folder no link is followed, hidden entries and caches are passed over and only regular files
     count; an engine made by tamis is passed over. A folder with a BEIR ``corpus.jsonl`` stands for that one
@@ -196,8 +198,9 @@ def _walk(folder: Path, root: Path, excluded: re.Pattern[str], found: Found) -> 
         if current != folder and {e.name for e in listed} >= _ENGINE_FILES:
             found.skipped["engine"] += len(listed)  # what was built from documents is none of them
             continue
+        beside = _BESIDE_DOCUMENTS if _is_step_result(current, listed) else frozenset()
         for entry in listed:
-            reason = _reason_to_skip(entry)
+            reason = _reason_to_skip(entry) or ("tamis" if entry.name in beside else "")
             if reason:
                 found.skipped[reason] += 1
             elif entry.is_dir(follow_symlinks=False):
@@ -207,6 +210,16 @@ def _walk(folder: Path, root: Path, excluded: re.Pattern[str], found: Found) -> 
                     pending.append(Path(entry.path))
             else:
                 yield Path(entry.path)
+
+
+def _is_step_result(folder: Path, listed: "Sequence[os.DirEntry[str]]") -> bool:
+    """Say whether a folder holds documents that a step of ours kept."""
+    if not any(entry.name == MANIFEST for entry in listed):
+        return False
+    try:
+        return read_manifest(folder).kind == "documents"
+    except ArtefactError:
+        return False
 
 
 def _reason_to_skip(entry: "os.DirEntry[str]") -> str:

@@ -54,8 +54,13 @@ class TransformerEncoder:
                 ) from error
         self._model.eval()
         self._folder = folder
-        self._query_prompt, self._document_prompt = folder.prompts
+        self.query_prompt, self.document_prompt = folder.prompts
         self._fingerprint = folder.fingerprint  # now: the folder may be changed later, the loaded model is not
+
+    @property
+    def model(self) -> Any:  # noqa: ANN401 - a SentenceTransformer
+        """The SentenceTransformer, for those who train a copy of it."""
+        return self._model
 
     @property
     def dim(self) -> int:
@@ -73,11 +78,11 @@ class TransformerEncoder:
         Raises:
           DataError: NaN or infinity; names the text.
         """
-        return self._encode(texts, "query", self._query_prompt)
+        return self._encode(texts, "query", self.query_prompt)
 
     def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
         """Return float32 [B, H], as `encode_queries`, with the documents' prompt."""
-        return self._encode(texts, "document", self._document_prompt)
+        return self._encode(texts, "document", self.document_prompt)
 
     def _encode(self, texts: Sequence[str], task: str, prompt: str) -> np.ndarray:
         if not texts:
@@ -100,7 +105,7 @@ class TransformerEncoder:
         limit = self._model.max_seq_length
         if limit is None or not texts:
             return 0
-        prompted = [self._document_prompt + text for text in texts]
+        prompted = [self.document_prompt + text for text in texts]
         encoded = self._model.tokenizer(prompted, truncation=False, padding=False, verbose=False)
         return sum(1 for ids in encoded["input_ids"] if len(ids) > limit)
 

@@ -1,6 +1,7 @@
 """Compiled loops that compare token sequences; `tamis.ops.alignment` is the door to them.
 
-Source: Myers 1999 (bit-parallel edit distance) in the blocks of Hyyrö 2003; Ukkonen 1985 (the band).
+Source: Myers 1999 (bit-parallel edit distance) in the blocks of Hyyrö 2003; Ukkonen 1985 (the band, and the furthest
+row of each diagonal).
 """
 
 import numpy as np
@@ -8,7 +9,8 @@ from numba import njit
 
 _ONE = np.uint64(1)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
-_FIRST_BAND = 31
+_FEW_EDITS = 1024  # looked for by diagonals
+_MOST_COUNTS = 1 << 20
 
 
 @njit(cache=True, nogil=True)
@@ -67,21 +69,55 @@ def _slot(table, heads, token, slots):  # type: ignore[no-untyped-def]  # noqa: 
 
 
 @njit(cache=True, nogil=True)
-def _bag(a, b, table, heads, counts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Return `bag_distance` of two sequences that are not sorted. O(n + m)."""
-    slots = _slots_for(len(a))
-    heads[:slots] = -2
-    for token in a:
-        at = _slot(table, heads, token, slots)
-        counts[at] = 1 if heads[at] == -2 else counts[at] + 1
-        table[at], heads[at] = token, 0
-    common = 0
-    for token in b:
-        at = _slot(table, heads, token, slots)
-        if heads[at] != -2 and counts[at] > 0:
-            counts[at] -= 1
-            common += 1
-    return max(len(a), len(b)) - common
+def _add_counts(tokens, change, counts, mask):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for token in tokens:
+        counts[token & mask] += change
+
+
+@njit(cache=True, nogil=True)
+def _num_taken(tokens, counts, mask):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return how many tokens find one of their own in ``counts``, at least: tokens may share a place.
+
+    Takes each out; `_add_counts` puts them back.
+    """
+    taken = 0
+    for token in tokens:
+        counts[token & mask] -= 1
+        taken += counts[token & mask] >= 0
+    return taken
+
+
+@njit(cache=True, nogil=True)
+def _few_edits(a, b, most, limit, reached):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return the edit distance of a (rows) and b (columns) if it is at most ``most``, else any larger number.
+
+    Ukkonen 1985: for 0, 1, 2 ... edits the last row that they reach on each diagonal (column - row); ``most`` is at
+    most ``limit``. Diagonals from which the end is more than limit edits away are left out. O(n + distance^2).
+    """
+    m, n = len(a), len(b)
+    end = n - m
+    middle = most + 1
+    for place in range(2 * middle + 1):
+        reached[place] = -2 * middle  # not reached
+    for edits in range(most + 1):
+        low = max(-edits, end - (limit - edits), -m)
+        high = min(edits, end + (limit - edits), n)
+        left = reached[np.uint64(middle + low - 1)]
+        here = reached[np.uint64(middle + low)]
+        for diagonal in range(low, high + 1):
+            right = reached[np.uint64(middle + diagonal + 1)]
+            row = min(max(left, here + 1, right + 1), m, n - diagonal) if edits > 0 else 0
+            if row >= 0 and row + diagonal >= 0:
+                i, j = np.uint64(row), np.uint64(row + diagonal)
+                while i < np.uint64(m) and j < np.uint64(n) and a[i] == b[j]:
+                    i += _ONE
+                    j += _ONE
+                row = np.int64(i)
+            if diagonal == end and row == m:
+                return edits
+            left, here = here, right
+            reached[np.uint64(middle + diagonal)] = row
+    return most + 1
 
 
 @njit(cache=True, nogil=True)
@@ -136,10 +172,8 @@ def _within_band(a, b, band, table, heads, following, vp, vn, equal):  # type: i
 
 
 @njit(cache=True, nogil=True)
-def _distance(a, b, limit, max_steps, table, heads, following, vp, vn, equal):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _distance(a, b, limit, max_steps, table, heads, following, vp, vn, equal, reached):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return the edit distance, limit + 1 when it is larger, or -1 when finding out would take too long."""
-    if abs(len(a) - len(b)) > limit:
-        return limit + 1
     start, stop = 0, min(len(a), len(b))
     while start < stop and a[start] == b[start]:
         start += 1
@@ -149,12 +183,14 @@ def _distance(a, b, limit, max_steps, table, heads, following, vp, vn, equal):  
     a, b = a[start : len(a) - tail], b[start : len(b) - tail]
     if len(a) == 0 or len(b) == 0:
         return max(len(a), len(b))  # at most the limit: it is the difference of the lengths
-    if limit == 0:
-        return 1
-    if _bag(a, b, table, heads, following) > limit:
-        return limit + 1
     reach = min(limit, max(len(a), len(b)))
-    band = reach if len(a) <= 512 else min(_FIRST_BAND, reach)
+    few = min(reach, _FEW_EDITS)
+    found = _few_edits(a, b, few, reach, reached)
+    if found <= few:
+        return found
+    if few == reach:
+        return limit + 1
+    band = reach if len(a) <= 512 else min(2 * few, reach)
     while True:
         if len(b) * (2 * band // 64 + 2) > max_steps:
             return -1
@@ -177,18 +213,36 @@ def _longest(starts, rows):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN
 
 @njit(cache=True, nogil=True)
 def pair_distances(tokens, starts, left, right, limits, max_steps):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Return `_distance` for each pair of rows, int64 [P]."""
+    """Return `_distance` for each pair of rows, int64 [P].
+
+    Most pairs are left by their counts of tokens: max(n, m) minus the tokens in common is never above the distance.
+    The counts of the right sequence serve for all pairs in a row that have it.
+    """
     longest = _longest(starts, left)
     slots = _slots_for(longest)
     table, heads = np.empty(slots, np.uint64), np.empty(slots, np.int64)
     following = np.empty(slots, np.int64)
     words = longest // 64 + 1
     vp, vn, equal = np.empty(words, np.uint64), np.empty(words, np.uint64), np.zeros(words, np.uint64)
+    reached = np.empty(2 * _FEW_EDITS + 8, np.int64)
+    counts = np.zeros(min(2 * _slots_for(_longest(starts, right)), _MOST_COUNTS), np.int32)
+    mask, counted, b = np.uint64(0), -1, tokens[:0]
     out = np.empty(len(left), np.int64)
     for pair in range(len(left)):
         a = tokens[starts[left[pair]] : starts[left[pair] + 1]]
-        b = tokens[starts[right[pair]] : starts[right[pair] + 1]]
-        out[pair] = _distance(a, b, limits[pair], max_steps, table, heads, following, vp, vn, equal)
+        limit, num = limits[pair], starts[right[pair] + 1] - starts[right[pair]]
+        out[pair] = limit + 1
+        if abs(len(a) - num) > limit:
+            continue
+        if right[pair] != counted:
+            _add_counts(b, -1, counts, mask)
+            b, counted = tokens[starts[right[pair]] : starts[right[pair] + 1]], right[pair]
+            mask = np.uint64(min(2 * _slots_for(num), len(counts)) - 1)
+            _add_counts(b, 1, counts, mask)
+        common = _num_taken(a, counts, mask)
+        _add_counts(a, 1, counts, mask)
+        if max(len(a), num) - common <= limit:
+            out[pair] = _distance(a, b, limit, max_steps, table, heads, following, vp, vn, equal, reached)
     return out
 
 

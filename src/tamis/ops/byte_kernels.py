@@ -8,23 +8,26 @@ Importing this compiles nothing but takes about a second (numba), so `tamis.ops.
 import numpy as np
 from numba import njit
 
-_FNV = np.uint64(0xCBF29CE484222325)
-_PRIME = np.uint64(0x100000001B3)
+from tamis.ops.shingle_vectors import LANES, minima
+
+FNV = np.uint64(0xCBF29CE484222325)
+PRIME = np.uint64(0x100000001B3)
 _MIX = np.uint64(0xD6E8FEB86659FD93)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_HALF = np.uint64(32)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+HALF = np.uint64(32)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _mix(h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    h ^= h >> _HALF
+def mix(h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return a hash with its bits mixed: the finisher of token hashes."""
+    h ^= h >> HALF
     h *= _MIX
-    h ^= h >> _HALF
+    h ^= h >> HALF
     return h
 
 
 @njit(cache=True, nogil=True)
-def _decode(data, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def decode(data, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return code point and length in bytes; a sequence cut off by ``stop`` counts as one odd byte."""
     lead = np.int64(data[at])
     if lead < 0x80:
@@ -44,7 +47,8 @@ def _decode(data, at, stop):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
 
 
 @njit(cache=True, nogil=True)
-def _class_of(code, classes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def class_of(code, classes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return the class of a code point: 0 for blanks, 1 word, 2 mark, 3 a word of its own."""
     if code < 0x10000:
         return np.int64(classes[code])
     if 0x20000 <= code < 0x40000:
@@ -55,46 +59,46 @@ def _class_of(code, classes):  # type: ignore[no-untyped-def]  # noqa: ANN001, A
 
 
 @njit(cache=True, nogil=True)
-def _add_code(h, code):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def add_code(h, code):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Add the UTF-8 bytes of one code point to an FNV-1a hash."""
     if code < 0x80:
-        return (h ^ np.uint64(code)) * _PRIME
+        return (h ^ np.uint64(code)) * PRIME
     if code < 0x800:
-        h = (h ^ np.uint64(0xC0 | code >> 6)) * _PRIME
+        h = (h ^ np.uint64(0xC0 | code >> 6)) * PRIME
     else:
         if code < 0x10000:
-            h = (h ^ np.uint64(0xE0 | code >> 12)) * _PRIME
+            h = (h ^ np.uint64(0xE0 | code >> 12)) * PRIME
         else:
-            h = (h ^ np.uint64(0xF0 | code >> 18)) * _PRIME
-            h = (h ^ np.uint64(0x80 | (code >> 12 & 0x3F))) * _PRIME
-        h = (h ^ np.uint64(0x80 | (code >> 6 & 0x3F))) * _PRIME
-    return (h ^ np.uint64(0x80 | (code & 0x3F))) * _PRIME
+            h = (h ^ np.uint64(0xF0 | code >> 18)) * PRIME
+            h = (h ^ np.uint64(0x80 | (code >> 12 & 0x3F))) * PRIME
+        h = (h ^ np.uint64(0x80 | (code >> 6 & 0x3F))) * PRIME
+    return (h ^ np.uint64(0x80 | (code & 0x3F))) * PRIME
 
 
 @njit(cache=True, nogil=True)
-def _next_token(data, at, stop, classes, lowers, words_only):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def next_token(data, at, stop, classes, lowers, words_only):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return where the next token ends, its hash and its class; class 0 when there is none."""
     kind = np.int64(0)
     code, size = np.int64(0), 0
     while at < stop:
-        code, size = _decode(data, at, stop)
-        kind = _class_of(code, classes)
+        code, size = decode(data, at, stop)
+        kind = class_of(code, classes)
         if kind != 0 and (kind != 2 or not words_only):
             break
         kind = np.int64(0)
         at += size
     if kind == 0:
         return at, np.uint64(0), kind
-    h = _FNV ^ np.uint64(kind)
+    h = FNV ^ np.uint64(kind)
     while True:
-        h = _add_code(h, np.int64(lowers[code]) if code < 0x10000 else code)
+        h = add_code(h, np.int64(lowers[code]) if code < 0x10000 else code)
         at += size
         if kind == 3 or at >= stop:
             break
-        code, size = _decode(data, at, stop)
-        if _class_of(code, classes) != kind:
+        code, size = decode(data, at, stop)
+        if class_of(code, classes) != kind:
             break
-    return at, _mix(h), kind
+    return at, mix(h), kind
 
 
 @njit(cache=True, nogil=True)
@@ -102,7 +106,7 @@ def _document(data, at, stop, classes, lowers, words_only, out):  # type: ignore
     """Write the token hashes of one text into ``out``; return how many, and how many are spaceless."""
     count, num_spaceless = 0, 0
     while True:
-        at, h, kind = _next_token(data, at, stop, classes, lowers, words_only)
+        at, h, kind = next_token(data, at, stop, classes, lowers, words_only)
         if kind == 0:
             return count, num_spaceless
         out[count] = h
@@ -144,15 +148,15 @@ def text_hashes(data, offsets, classes, lowers):  # type: ignore[no-untyped-def]
     for row in range(num_texts):
         at, stop, g = offsets[row], offsets[row + 1], np.uint64(0)
         while True:
-            at, h, kind = _next_token(data, at, stop, classes, lowers, True)
+            at, h, kind = next_token(data, at, stop, classes, lowers, True)
             if kind == 0:
                 break
-            g = g * _GOLDEN + h
+            g = g * GOLDEN + h
             counts[row] += 1
             if kind == 3:
                 spaceless[row] += 1
         if counts[row] > 0:
-            hashes[row] = _mix(g)
+            hashes[row] = mix(g)
     return hashes, counts, spaceless
 
 
@@ -167,32 +171,30 @@ def shingle_hash(tokens, start, width):  # type: ignore[no-untyped-def]  # noqa:
     """Hash of ``width`` consecutive token hashes."""
     g = np.uint64(0)
     for i in range(start, start + width):
-        g = g * _GOLDEN + tokens[i]
-    return _mix(g)
+        g = g * GOLDEN + tokens[i]
+    return mix(g)
 
 
 @njit(cache=True, nogil=True)
 def minhash(data, offsets, classes, lowers, a, b, width, common):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return signatures uint32 [n, K] and shingle positions used int32 [n]."""
     num_texts, num_hashes = len(offsets) - 1, len(a)
-    signatures = np.full((num_texts, num_hashes), np.uint32(0xFFFFFFFF), np.uint32)
+    lanes = (num_hashes + LANES - 1) // LANES * LANES
+    factors, summands, signature = np.zeros(lanes, np.uint32), np.zeros(lanes, np.uint32), np.empty(lanes, np.uint32)
+    factors[:num_hashes], summands[:num_hashes] = a, b
+    signatures = np.empty((num_texts, num_hashes), np.uint32)
     used = np.zeros(num_texts, np.int32)
-    tokens = np.empty(longest(offsets), np.uint64)
+    tokens, kept = np.empty(longest(offsets), np.uint64), np.empty(longest(offsets), np.uint32)
     for row in range(num_texts):
         count, _ = _document(data, offsets[row], offsets[row + 1], classes, lowers, True, tokens)
-        if count == 0:
-            continue
-        w = min(width, count)
-        signature = signatures[row]
-        for start in range(count - w + 1):
+        w, found = min(width, count), 0
+        for start in range(count - w + 1 if count > 0 else 0):
             g = shingle_hash(tokens, start, w)
-            if len(common) > 0 and _is_member(g, common):
-                continue
-            used[row] += 1
-            x = np.uint32(g >> _HALF)
-            for k in range(num_hashes):
-                # numba widens uint32 * uint32: without the cast every value would be wrong
-                signature[k] = min(signature[k], np.uint32(a[k] * x + b[k]))
+            kept[found] = np.uint32(g >> HALF)
+            found += len(common) == 0 or not _is_member(g, common)
+        used[row] = found
+        minima(kept, found, factors, summands, signature)
+        signatures[row] = signature[:num_hashes]
     return signatures, used
 
 

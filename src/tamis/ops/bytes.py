@@ -27,7 +27,8 @@ Texts: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
 
 
 @cache
-def _tables() -> tuple[np.ndarray, np.ndarray]:
+def character_tables() -> tuple[np.ndarray, np.ndarray]:
+    """Return the class of each character below U+10000, uint8 [65536], and its lower case, uint16 [65536]."""
     packed = resources.files("tamis.ops.tables").joinpath("unicode.zlib").read_bytes()
     data = zlib.decompress(packed)
     steps = np.frombuffer(data, "<u2", 65536, offset=65536)
@@ -35,7 +36,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(data, np.uint8, 65536), lowers.astype(np.uint16)
 
 
-def _buffers(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+def text_buffers(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
     """Return bytes uint8 and offsets int64 [n + 1] of the texts, without a copy where the array allows it."""
     array = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(list(texts), pa.large_string())
     if isinstance(array, pa.ChunkedArray):
@@ -65,8 +66,8 @@ def token_hashes(texts: Texts, *, words_only: bool = True) -> tuple[np.ndarray, 
     """
     from tamis.ops import byte_kernels
 
-    data, offsets = _buffers(texts)
-    hashes, starts = byte_kernels.token_hashes(data, offsets, *_tables(), words_only)
+    data, offsets = text_buffers(texts)
+    hashes, starts = byte_kernels.token_hashes(data, offsets, *character_tables(), words_only)
     return hashes, starts
 
 
@@ -79,7 +80,7 @@ def text_hashes(texts: Texts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     from tamis.ops import byte_kernels
 
-    hashes, counts, spaceless = byte_kernels.text_hashes(*_buffers(texts), *_tables())
+    hashes, counts, spaceless = byte_kernels.text_hashes(*text_buffers(texts), *character_tables())
     return hashes, counts, spaceless
 
 
@@ -113,7 +114,7 @@ def minhash(
 
     a, b = minhash_parameters(num_hashes, seed)
     left_out = np.zeros(0, np.uint64) if common is None else np.ascontiguousarray(common, np.uint64)
-    signatures, used = byte_kernels.minhash(*_buffers(texts), *_tables(), a, b, width, left_out)
+    signatures, used = byte_kernels.minhash(*text_buffers(texts), *character_tables(), a, b, width, left_out)
     return signatures, used
 
 
@@ -141,8 +142,8 @@ class Phrases:
         from tamis.ops import byte_kernels
 
         found: np.ndarray = byte_kernels.find_phrases(
-            *_buffers(texts),
-            *_tables(),
+            *text_buffers(texts),
+            *character_tables(),
             self._hashes,
             self._starts,
             self._order,

@@ -27,6 +27,8 @@ STREAMS = {
     "fixture": 14,
     "negatives": 15,
     "coverage": 16,
+    "epoch": 17,
+    "step": 18,
 }
 """One small fixed integer a use, so that two uses of one seed are independent."""
 

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from tamis.ops.bytes import Texts, _buffers, _tables, token_hashes
+from tamis.ops.bytes import Texts, character_tables, text_buffers, token_hashes
 
 LANGUAGES = {
     "english": "EN",
@@ -120,9 +120,9 @@ def document_languages(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
     """
     from tamis.ops import statistics_kernels
 
-    data, offsets = _buffers(texts)
-    counts, words = statistics_kernels.stop_word_counts(data, offsets, *_tables(), *_stop_table(), len(_LISTS))
-    letters = statistics_kernels.script_counts(data, offsets, _tables()[0], *_script_ranges(), len(_SCRIPTS))
+    data, offsets = text_buffers(texts)
+    counts, words = statistics_kernels.stop_word_counts(data, offsets, *character_tables(), *_stop_table(), len(_LISTS))
+    letters = statistics_kernels.script_counts(data, offsets, character_tables()[0], *_script_ranges(), len(_SCRIPTS))
     names = list(_SCRIPTS)
     kana, han = letters[:, names.index("Jpan")], letters[:, names.index("Hani")]
     is_japanese = (kana > 0) & (kana >= _MIN_KANA_SHARE * (kana + han))

@@ -7,7 +7,7 @@ of C4 (Raffel et al. 2020, arXiv:1910.10683).
 import numpy as np
 from numba import njit
 
-from tamis.ops.byte_kernels import _FNV, _PRIME, _class_of, _decode, _mix
+from tamis.ops.byte_kernels import FNV, PRIME, class_of, decode, mix
 
 TERMINAL, FEW_WORDS, LONG_WORD, FIRST_PHRASE, OTHER_PHRASE = 1, 2, 4, 8, 16
 
@@ -35,13 +35,13 @@ def scan_lines(data, offsets, first):  # type: ignore[no-untyped-def]  # noqa: A
         at = begin
         for line in range(first[row], first[row + 1]):
             starts[line] = at - begin
-            h, kept, num_chars, trailing = _FNV, 0, 0, 0
+            h, kept, num_chars, trailing = FNV, 0, 0, 0
             is_blank = True
             while at < end and data[at] != 10:
                 byte = data[at]
                 at += 1
                 if byte >= 0x80:
-                    h = (h ^ np.uint64(byte)) * _PRIME
+                    h = (h ^ np.uint64(byte)) * PRIME
                     kept += 1
                     num_chars += byte & 0xC0 != 0x80
                     is_blank, trailing = False, 0
@@ -58,13 +58,13 @@ def scan_lines(data, offsets, first):  # type: ignore[no-untyped-def]  # noqa: A
                     byte = 48
                 elif not (97 <= byte <= 122 or byte == 95):
                     continue
-                h = (h ^ np.uint64(byte)) * _PRIME
+                h = (h ^ np.uint64(byte)) * PRIME
                 kept += 1
             stops[line] = at - begin
             at += 1
             chars[line], blank[line] = num_chars - trailing, is_blank
             if kept:
-                hashes[line] = _mix(h)
+                hashes[line] = mix(h)
     return hashes, starts, stops, chars, blank
 
 
@@ -144,8 +144,8 @@ def line_flags(data, offsets, first, starts, stops, classes, phrases, phrase_sta
                     for which in range(len(phrase_starts) - 1):
                         if _holds(data, at, stop, phrases, phrase_starts, which):
                             flag |= FIRST_PHRASE if which == 0 else OTHER_PHRASE
-                code, size = _decode(data, at, stop)
-                if _class_of(code, classes) == 0:
+                code, size = decode(data, at, stop)
+                if class_of(code, classes) == 0:
                     run = 0
                 else:
                     words += run == 0

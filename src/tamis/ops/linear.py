@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tamis.ops.bytes import Texts, _buffers, _tables
-from tamis.ops.ngrams import _check, feature_buckets, score_ngrams
+from tamis.ops.bytes import Texts, character_tables, text_buffers
+from tamis.ops.ngrams import check_buckets, feature_buckets, score_ngrams
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,25 @@ def train_logistic(
     """
     from tamis.ops import linear_kernels
 
-    _check(num_buckets, order)
-    data, offsets = _buffers(texts)
+    check_buckets(num_buckets, order)
+    data, offsets = text_buffers(texts)
     weights, squares, bias = np.zeros(num_buckets), np.zeros(num_buckets), 0.0
     y, factor = np.ascontiguousarray(labels, np.float64), np.ascontiguousarray(importance, np.float64)
     steps, room = np.ascontiguousarray(rows, np.int64), _room(offsets)
     for _ in range(epochs):
         bias = linear_kernels.adagrad_epoch(
-            data, offsets, *_tables(), steps, y, factor, float(rate), order, weights, squares, float(bias), room
+            data,
+            offsets,
+            *character_tables(),
+            steps,
+            y,
+            factor,
+            float(rate),
+            order,
+            weights,
+            squares,
+            float(bias),
+            room,
         )
     return LinearModel(weights, float(bias), order)
 
@@ -85,10 +96,10 @@ def document_frequencies(texts: Texts, num_buckets: int, order: int = 2) -> np.n
     """
     from tamis.ops import linear_kernels
 
-    _check(num_buckets, order)
-    data, offsets = _buffers(texts)
+    check_buckets(num_buckets, order)
+    data, offsets = text_buffers(texts)
     counts: np.ndarray = linear_kernels.document_frequencies(
-        data, offsets, *_tables(), num_buckets, order, _room(offsets)
+        data, offsets, *character_tables(), num_buckets, order, _room(offsets)
     )
     return counts
 
@@ -110,10 +121,10 @@ def tfidf_rows(texts: Texts, idf_V: np.ndarray, order: int = 2) -> tuple[np.ndar
     """
     from tamis.ops import linear_kernels
 
-    _check(len(idf_V), order, most=1 << 31)
-    data, offsets = _buffers(texts)
+    check_buckets(len(idf_V), order, most=1 << 31)
+    data, offsets = text_buffers(texts)
     idf = np.ascontiguousarray(idf_V, np.float64)
-    columns, values, starts = linear_kernels.tfidf_rows(data, offsets, *_tables(), idf, order, _room(offsets))
+    columns, values, starts = linear_kernels.tfidf_rows(data, offsets, *character_tables(), idf, order, _room(offsets))
     return values, columns, starts
 
 
@@ -172,7 +183,7 @@ def named_features(text: str, num_buckets: int, order: int = 2) -> list[tuple[st
 
 def _tokens(text: str) -> list[str]:
     """Cut as the kernels do: runs of one class, characters of spaceless scripts alone."""
-    classes = _tables()[0]
+    classes = character_tables()[0]
     tokens: list[str] = []
     last = 0
     for char in text:

@@ -7,25 +7,24 @@ arXiv:1607.01759.
 import numpy as np
 from numba import njit
 
-from tamis.ops.byte_kernels import _GOLDEN, _mix, _next_token
-from tamis.ops.ngram_kernels import _bucket
+from tamis.ops.byte_kernels import longest, mix
+from tamis.ops.ngram_kernels import bucket_of, pair_hash, scan_tokens, steps_of
 
 
 @njit(cache=True, nogil=True)
-def _features(data, at, stop, classes, lowers, m, order, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Write the buckets of one text's features, in text order; return how many."""
-    before, first, count = np.uint64(0), True, 0
-    while True:
-        at, h, kind = _next_token(data, at, stop, classes, lowers, False)
-        if kind == 0:
-            return count
-        out[count] = _bucket(h, m)
+def _features(data, at, stop, classes, lowers, steps, tokens, m, order, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Write the buckets of one text's features, in text order; return how many. ``tokens`` is scratch."""
+    num = scan_tokens(data, at, stop, classes, lowers, steps, tokens)
+    before, count = np.uint64(0), 0
+    for i in range(num):
+        h = mix(tokens[i])
+        out[count] = bucket_of(h, m)
         count += 1
-        if order == 2:
-            if not first:
-                out[count] = _bucket(_mix(before * _GOLDEN ^ h), m)
-                count += 1
-            before, first = h, False
+        if order == 2 and i > 0:
+            out[count] = bucket_of(pair_hash(before, h), m)
+            count += 1
+        before = h
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -46,8 +45,9 @@ def adagrad_epoch(  # type: ignore[no-untyped-def]  # noqa: ANN201
 ):
     """Take one step for each of ``rows`` in their order, changing weights and squares; return the new bias."""
     m = np.uint64(len(weights))
+    steps, tokens = steps_of(classes, lowers), np.empty(longest(offsets) + 1, np.uint64)
     for row in rows:
-        count = _features(data, offsets[row], offsets[row + 1], classes, lowers, m, order, buckets)
+        count = _features(data, offsets[row], offsets[row + 1], classes, lowers, steps, tokens, m, order, buckets)
         if count == 0:
             continue
         total, root = 0.0, np.sqrt(count)
@@ -69,8 +69,9 @@ def document_frequencies(data, offsets, classes, lowers, num_buckets, order, buc
     m = np.uint64(num_buckets)
     counts = np.zeros(num_buckets, np.int64)
     last = np.full(num_buckets, -1, np.int64)  # the latest text that was counted
+    steps, tokens = steps_of(classes, lowers), np.empty(longest(offsets) + 1, np.uint64)
     for row in range(len(offsets) - 1):
-        count = _features(data, offsets[row], offsets[row + 1], classes, lowers, m, order, buckets)
+        count = _features(data, offsets[row], offsets[row + 1], classes, lowers, steps, tokens, m, order, buckets)
         for f in range(count):
             bucket = buckets[f]
             if last[bucket] != row:
@@ -92,8 +93,9 @@ def tfidf_rows(data, offsets, classes, lowers, idf, order, buckets):  # type: ig
     starts = np.zeros(num_texts + 1, np.int64)
     place = np.full(len(idf), -1, np.int64)
     total = 0
+    steps, tokens = steps_of(classes, lowers), np.empty(longest(offsets) + 1, np.uint64)
     for row in range(num_texts):
-        count = _features(data, offsets[row], offsets[row + 1], classes, lowers, m, order, buckets)
+        count = _features(data, offsets[row], offsets[row + 1], classes, lowers, steps, tokens, m, order, buckets)
         if total + count > room:
             room = max(2 * room, total + count)
             wider, longer = np.empty(room, np.int32), np.empty(room, np.float64)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tamis.ops.bytes import Texts, _buffers, _tables
+from tamis.ops.bytes import Texts, character_tables, text_buffers
 
 TERMINAL, FEW_WORDS, LONG_WORD, FIRST_PHRASE, OTHER_PHRASE = 1, 2, 4, 8, 16
 """Bits of `flags`."""
@@ -67,7 +67,7 @@ def scan(texts: Texts) -> Lines:
     """
     from tamis.ops import line_kernels
 
-    data, offsets = _buffers(texts)
+    data, offsets = text_buffers(texts)
     first = line_kernels.count_lines(data, offsets)
     hashes, starts, stops, chars, blank = line_kernels.scan_lines(data, offsets, first)
     return Lines(first, hashes, starts, stops, chars, blank)
@@ -133,14 +133,14 @@ def flags(texts: Texts, lines: Lines, phrases: tuple[str, ...], *, min_words: in
     """
     from tamis.ops import line_kernels
 
-    data, offsets = _buffers(texts)
+    data, offsets = text_buffers(texts)
     letters = np.frombuffer("".join(phrases).encode("ascii"), np.uint8)
     starts = np.cumsum([0, *map(len, phrases)])
     begins = np.zeros(256, np.bool_)
     begins[letters[starts[:-1]]] = True
     result: np.ndarray = line_kernels.line_flags(
-        data, offsets, lines.first, lines.starts, lines.stops, _tables()[0], letters, starts, begins, min_words,
-        max_word_chars,
+        data, offsets, lines.first, lines.starts, lines.stops, character_tables()[0], letters, starts, begins,
+        min_words, max_word_chars,
     )  # fmt: skip
     return result
 
@@ -149,14 +149,14 @@ def cut(texts: Texts, spans: Spans) -> pa.LargeStringArray:
     """Return the texts without the spans."""
     from tamis.ops import line_kernels
 
-    data, offsets = _buffers(texts)
+    data, offsets = text_buffers(texts)
     out, new = line_kernels.cut(data, offsets, spans.rows, spans.starts, spans.stops)
     return pa.LargeStringArray.from_buffers(len(new) - 1, pa.py_buffer(new), pa.py_buffer(out))
 
 
 def excerpts(texts: Texts, spans: Spans) -> pa.LargeStringArray:
     """Return the S pieces of text inside the spans."""
-    data, offsets = _buffers(texts)
+    data, offsets = text_buffers(texts)
     starts = offsets[spans.rows] + spans.starts
     sizes = spans.stops - spans.starts
     new = np.zeros(len(starts) + 1, np.int64)

@@ -12,7 +12,7 @@ unsigned: for signed ones numba adds a test for negative values to each access.
 import numpy as np
 from numba import njit
 
-from tamis.ops.byte_kernels import _FNV, _GOLDEN, _HALF, _PRIME, _add_code, _class_of, _decode, _mix, longest
+from tamis.ops.byte_kernels import FNV, GOLDEN, HALF, PRIME, add_code, class_of, decode, longest, mix
 
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 _ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -33,7 +33,7 @@ def steps_of(classes, lowers):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
         for before in range(4):
             at, is_same = _ROW * before + c, before == classes[c]
             stay[at] = _ALL_BITS if is_same else _ZERO
-            add[at] = np.uint64(lowers[c]) ^ (_ZERO if is_same else _FNV ^ np.uint64(classes[c]))
+            add[at] = np.uint64(lowers[c]) ^ (_ZERO if is_same else FNV ^ np.uint64(classes[c]))
             ends[at] = before != 0 and not is_same
     return stay, add, ends, rows
 
@@ -53,18 +53,18 @@ def scan_tokens(data, begin, end, classes, lowers, steps, out):  # type: ignore[
         if byte < 0x80:
             step = row + np.uint64(byte)
             out[count] = h  # counts when a token has ended
-            h = ((h & stay[step]) ^ add[step]) * _PRIME
+            h = ((h & stay[step]) ^ add[step]) * PRIME
             count += np.uint64(ends[step])
             row = np.uint64(rows[byte])
             at += _ONE
             continue
-        code, size = _decode(data, np.int64(at), np.int64(stop))
-        kind = np.uint64(_class_of(code, classes))
+        code, size = decode(data, np.int64(at), np.int64(stop))
+        kind = np.uint64(class_of(code, classes))
         if kind * np.uint64(_ROW) != row or kind == 3:
             out[count] = h
             count += np.uint64(row != 0)
-            h = _FNV ^ kind
-        h = _add_code(h, np.int64(lowers[code]) if code < 0x10000 else code)
+            h = FNV ^ kind
+        h = add_code(h, np.int64(lowers[code]) if code < 0x10000 else code)
         row = kind * np.uint64(_ROW)
         at += np.uint64(size)
     out[count] = h
@@ -72,14 +72,15 @@ def scan_tokens(data, begin, end, classes, lowers, steps, out):  # type: ignore[
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _bucket(h, num_buckets):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def bucket_of(h, num_buckets):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Scale the high 32 bits (FNV's low bits are weak) to [0, num_buckets) without a division."""
-    return (h >> _HALF) * num_buckets >> _HALF
+    return (h >> HALF) * num_buckets >> HALF
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _pair(before, h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    return _mix(before * _GOLDEN ^ h)
+def pair_hash(before, h):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return the hash of a pair: that of the token before, and that of the token."""
+    return mix(before * GOLDEN ^ h)
 
 
 @njit(cache=True, nogil=True)
@@ -94,15 +95,15 @@ def count_ngrams(data, offsets, classes, lowers, order, counts, others):  # type
         num = scan_tokens(data, offsets[row], offsets[row + 1], classes, lowers, steps, tokens)
         before = _ZERO
         for i in range(num):
-            h = _mix(tokens[i])
-            counts[_bucket(h, m)] += 1
+            h = mix(tokens[i])
+            counts[bucket_of(h, m)] += 1
             if n > 0:
-                others[_bucket(h, n)] += 1
+                others[bucket_of(h, n)] += 1
             if order == 2 and i > 0:
-                g = _pair(before, h)
-                counts[_bucket(g, m)] += 1
+                g = pair_hash(before, h)
+                counts[bucket_of(g, m)] += 1
                 if n > 0:
-                    others[_bucket(g, n)] += 1
+                    others[bucket_of(g, n)] += 1
             before = h
 
 
@@ -117,10 +118,10 @@ def score_ngrams(data, offsets, classes, lowers, weights, order):  # type: ignor
         num = scan_tokens(data, offsets[row], offsets[row + 1], classes, lowers, steps, tokens)
         before, total = _ZERO, 0.0
         for i in range(num):
-            h = _mix(tokens[i])
-            total += weights[_bucket(h, m)]
+            h = mix(tokens[i])
+            total += weights[bucket_of(h, m)]
             if order == 2 and i > 0:
-                total += weights[_bucket(_pair(before, h), m)]
+                total += weights[bucket_of(pair_hash(before, h), m)]
             before = h
         sums[row] = total
         counts[row] = num
@@ -140,11 +141,11 @@ def feature_buckets(data, offsets, classes, lowers, num_buckets, order):  # type
         num = scan_tokens(data, offsets[row], offsets[row + 1], classes, lowers, steps, tokens)
         before = _ZERO
         for i in range(num):
-            h = _mix(tokens[i])
-            out[total] = _bucket(h, m)
+            h = mix(tokens[i])
+            out[total] = bucket_of(h, m)
             total += 1
             if order == 2 and i > 0:
-                out[total] = _bucket(_pair(before, h), m)
+                out[total] = bucket_of(pair_hash(before, h), m)
                 total += 1
             before = h
         starts[row + 1] = total
@@ -169,8 +170,8 @@ def count_words(data, offsets, classes):  # type: ignore[no-untyped-def]  # noqa
                 inside = word
                 at += _ONE
                 continue
-            code, size = _decode(data, np.int64(at), np.int64(stop))
-            kind = _class_of(code, classes)
+            code, size = decode(data, np.int64(at), np.int64(stop))
+            kind = class_of(code, classes)
             count += np.uint64(kind == 3 or (kind == 1 and inside == 0))
             inside = np.uint64(kind == 1)
             at += np.uint64(size)

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from tamis.errors import UsageError
-from tamis.ops.bytes import Texts, _buffers, _tables
+from tamis.ops.bytes import Texts, character_tables, text_buffers
 
 DEFAULT_LAMBDAS = {1: (0.95, 0.05), 2: (0.6, 0.35, 0.05), 3: (0.4, 0.3, 0.25, 0.05)}
 """By order, the longest n-gram first and the floor last; for texts too few to fit them."""
@@ -54,9 +54,9 @@ class NgramModel:
             raise UsageError(f"order {order}, bits {bits}: give an order of 1 to 3 and 1 to 26 bits.")
         if lambdas is not None:
             _check_lambdas(lambdas, order)
-        data, offsets = _buffers(texts)
+        data, offsets = text_buffers(texts)
         counts, slots = np.zeros((order, 1 << bits), np.int32), _slots(offsets, order)
-        view = (data, offsets, *_tables(), np.uint64(64 - bits), slots, counts)
+        view = (data, offsets, *character_tables(), np.uint64(64 - bits), slots, counts)
         total = int(ngram_lm_kernels.count(*view))
         if lambdas is None:
             ratios = ngram_lm_kernels.held_out_ratios(*view, total, _EM_TOKENS)
@@ -67,10 +67,10 @@ class NgramModel:
         """Return the mean of -log2 p over each text's tokens float64 [n] (0 without any), and num_tokens int32 [n]."""
         from tamis.ops import ngram_lm_kernels
 
-        data, offsets = _buffers(texts)
+        data, offsets = text_buffers(texts)
         order, num_buckets = self.counts.shape
         shift = np.uint64(64 - (num_buckets.bit_length() - 1))
-        view = (data, offsets, *_tables(), shift, _slots(offsets, order), self.counts)
+        view = (data, offsets, *character_tables(), shift, _slots(offsets, order), self.counts)
         floor = float(self.lambdas[-1]) / num_buckets
         sums, tokens = ngram_lm_kernels.bits(*view, self.num_tokens, self.lambdas, floor)
         return sums / np.maximum(tokens, 1), tokens

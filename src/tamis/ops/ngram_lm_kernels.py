@@ -8,26 +8,28 @@ A model is counts int32 [order, m]: of single tokens, pairs and triples, each in
 import numpy as np
 from numba import njit
 
-from tamis.ops.byte_kernels import _GOLDEN, _mix, _next_token
+from tamis.ops.byte_kernels import longest, mix
+from tamis.ops.ngram_kernels import pair_hash, scan_tokens, steps_of
 
 
 @njit(cache=True, nogil=True)
-def _slots(data, at, stop, classes, lowers, shift, order, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Write the bucket of each token's n-grams, shortest first, -1 where the text is too short; return the tokens."""
+def _slots(data, at, stop, classes, lowers, steps, hashes, shift, order, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Write the bucket of each token's n-grams, shortest first, -1 where the text is too short; return the tokens.
+
+    ``hashes`` is for what `scan_tokens` writes.
+    """
     one, two = np.uint64(0), np.uint64(0)  # hashes of the token before, and of the pair before
-    count = 0
-    while True:
-        at, h, kind = _next_token(data, at, stop, classes, lowers, False)
-        if kind == 0:
-            return count
-        pair = _mix(one * _GOLDEN ^ h)
+    num = scan_tokens(data, at, stop, classes, lowers, steps, hashes)
+    for count in range(num):
+        h = mix(hashes[count])
+        pair = pair_hash(one, h)
         out[count, 0] = np.int32(h >> shift)
         if order > 1:
             out[count, 1] = np.int32(pair >> shift) if count > 0 else -1
         if order > 2:
-            out[count, 2] = np.int32(_mix(two * _GOLDEN ^ h) >> shift) if count > 1 else -1
+            out[count, 2] = np.int32(pair_hash(two, h) >> shift) if count > 1 else -1
         one, two = h, pair
-        count += 1
+    return num
 
 
 @njit(cache=True, nogil=True)
@@ -55,8 +57,9 @@ def count(data, offsets, classes, lowers, shift, slots, counts):  # type: ignore
     """Add all texts' n-grams to counts; return the number of tokens."""
     total = np.int64(0)
     order = counts.shape[0]
+    steps, hashes = steps_of(classes, lowers), np.empty(longest(offsets) + 1, np.uint64)
     for row in range(len(offsets) - 1):
-        num = _slots(data, offsets[row], offsets[row + 1], classes, lowers, shift, order, slots)
+        num = _slots(data, offsets[row], offsets[row + 1], classes, lowers, steps, hashes, shift, order, slots)
         _add(slots, num, 1, counts)
         total += num
     return total
@@ -69,10 +72,11 @@ def held_out_ratios(data, offsets, classes, lowers, shift, slots, counts, total,
     Stops after the text with which ``limit`` tokens are reached. Counts are as before when it returns.
     """
     order = counts.shape[0]
+    steps, hashes = steps_of(classes, lowers), np.empty(longest(offsets) + 1, np.uint64)
     ratios = np.empty((limit + slots.shape[0], order), np.float64)
     filled = 0
     for row in range(len(offsets) - 1):
-        num = _slots(data, offsets[row], offsets[row + 1], classes, lowers, shift, order, slots)
+        num = _slots(data, offsets[row], offsets[row + 1], classes, lowers, steps, hashes, shift, order, slots)
         _add(slots, num, -1, counts)
         for i in range(num):
             for n in range(order):
@@ -88,10 +92,11 @@ def held_out_ratios(data, offsets, classes, lowers, shift, slots, counts, total,
 def bits(data, offsets, classes, lowers, shift, slots, counts, total, lambdas, floor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return the sum of -log2 p over each text's tokens float64 [n], and the number of tokens int32 [n]."""
     order = counts.shape[0]
+    steps, hashes = steps_of(classes, lowers), np.empty(longest(offsets) + 1, np.uint64)
     sums = np.zeros(len(offsets) - 1, np.float64)
     tokens = np.zeros(len(offsets) - 1, np.int32)
     for row in range(len(offsets) - 1):
-        num = _slots(data, offsets[row], offsets[row + 1], classes, lowers, shift, order, slots)
+        num = _slots(data, offsets[row], offsets[row + 1], classes, lowers, steps, hashes, shift, order, slots)
         for i in range(num):
             p = floor
             for n in range(order):

@@ -7,7 +7,7 @@ lower-cased text (marks included), and pairs of neighbours. A text of n >= 1 tok
 import numpy as np
 
 from tamis.errors import UsageError
-from tamis.ops.bytes import Texts, _buffers, _tables
+from tamis.ops.bytes import Texts, character_tables, text_buffers
 
 NGRAM_VERSION = 1
 """Of tokens, hashes and buckets: weights are good for one version."""
@@ -49,10 +49,10 @@ def count_ngrams_twice(
     """
     from tamis.ops import ngram_kernels
 
-    _check(num_buckets, order)
-    _check(num_others or 1, order)
+    check_buckets(num_buckets, order)
+    check_buckets(num_others or 1, order)
     counts, others = np.zeros(num_buckets, np.int64), np.zeros(num_others, np.int64)
-    ngram_kernels.count_ngrams(*_buffers(texts), *_tables(), order, counts, others)
+    ngram_kernels.count_ngrams(*text_buffers(texts), *character_tables(), order, counts, others)
     return counts, others
 
 
@@ -72,9 +72,9 @@ def score_ngrams(texts: Texts, weights_V: np.ndarray, order: int = 2) -> tuple[n
     """
     from tamis.ops import ngram_kernels
 
-    _check(len(weights_V), order)
+    check_buckets(len(weights_V), order)
     weights = np.ascontiguousarray(weights_V, np.float64)
-    sums, tokens = ngram_kernels.score_ngrams(*_buffers(texts), *_tables(), weights, order)
+    sums, tokens = ngram_kernels.score_ngrams(*text_buffers(texts), *character_tables(), weights, order)
     return sums, tokens
 
 
@@ -95,8 +95,8 @@ def feature_buckets(texts: Texts, num_buckets: int, order: int = 2) -> tuple[np.
     """
     from tamis.ops import ngram_kernels
 
-    _check(num_buckets, order, most=1 << 31)
-    buckets, starts = ngram_kernels.feature_buckets(*_buffers(texts), *_tables(), num_buckets, order)
+    check_buckets(num_buckets, order, most=1 << 31)
+    buckets, starts = ngram_kernels.feature_buckets(*text_buffers(texts), *character_tables(), num_buckets, order)
     return buckets, starts
 
 
@@ -104,12 +104,13 @@ def count_words(texts: Texts) -> np.ndarray:
     """Return int64 [n]: word tokens of each text (marks left out; a character each where no blanks are written)."""
     from tamis.ops import ngram_kernels
 
-    data, offsets = _buffers(texts)
-    counts: np.ndarray = ngram_kernels.count_words(data, offsets, _tables()[0])
+    data, offsets = text_buffers(texts)
+    counts: np.ndarray = ngram_kernels.count_words(data, offsets, character_tables()[0])
     return counts
 
 
-def _check(num_buckets: int, order: int, most: int = 1 << 32) -> None:
+def check_buckets(num_buckets: int, order: int, most: int = 1 << 32) -> None:
+    """Refuse a number of buckets or an order that the kernels do not have."""
     if order not in {1, 2}:
         raise UsageError(f"n-grams of order {order}: 1 (words) or 2 (words and pairs) can be counted.")
     if not 1 <= num_buckets <= most:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tamis.ops.bytes import Texts, _buffers, _tables
+from tamis.ops.bytes import Texts, character_tables, text_buffers
 
 _FILTER_BITS_PER_GRAM = 32
 _MIN_LOG_BITS = 16
@@ -74,8 +74,8 @@ class Overlap:
         """
         from tamis.ops import overlap_kernels as kernels
 
-        self._item_bytes, offsets = _buffers(items)
-        hashes, begins, ends, letters, starts = kernels.word_spans(self._item_bytes, offsets, *_tables())
+        self._item_bytes, offsets = text_buffers(items)
+        hashes, begins, ends, letters, starts = kernels.word_spans(self._item_bytes, offsets, *character_tables())
         self._spans = np.stack([begins, ends])
         self.num_items, self.num_tokens = len(starts) - 1, np.diff(starts)
         widths = np.minimum(self.num_tokens, num_tokens).astype(np.int32)
@@ -102,7 +102,7 @@ class Overlap:
         """Return the distinct (row, gram) pairs of a batch: rows int64 and gram numbers int64, ascending."""
         from tamis.ops import overlap_kernels as kernels
 
-        rows, grams = kernels.grams_in(*_buffers(texts), *_tables(), self._index)
+        rows, grams = kernels.grams_in(*text_buffers(texts), *character_tables(), self._index)
         return rows, grams
 
     def common(self, sources: np.ndarray, grams: np.ndarray, num_sources: int, anywhere: np.ndarray) -> Common:
@@ -139,7 +139,7 @@ class Overlap:
         from tamis.ops import overlap_kernels as kernels
 
         codes, least = np.ascontiguousarray(sources, np.int64), np.ascontiguousarray(needed, np.int32)
-        found = kernels.pairs_in(*_buffers(texts), *_tables(), self._index, codes, common, least)
+        found = kernels.pairs_in(*text_buffers(texts), *character_tables(), self._index, codes, common, least)
         return Pairs(*found)
 
     def locate(
@@ -153,9 +153,9 @@ class Overlap:
         """
         from tamis.ops import overlap_kernels as kernels
 
-        data, offsets = _buffers([text])
+        data, offsets = text_buffers([text])
         begin, end, agrees = kernels.locate(
-            data, offsets[0], offsets[1], *_tables(), self._index, np.int32(item), source, common,
+            data, offsets[0], offsets[1], *character_tables(), self._index, np.int32(item), source, common,
             with_common, self._item_bytes, self._spans,
         )  # fmt: skip
         return int(begin), int(end), bool(agrees)

@@ -9,10 +9,12 @@ is P[i + n] - P[i] * g^n. Token hashes are mixed already: the high bits of the s
 import numpy as np
 from numba import njit
 
-from tamis.ops.byte_kernels import _class_of, _decode, _next_token, longest
+from tamis.ops.byte_kernels import FNV, PRIME, add_code, class_of, decode, longest, mix, next_token
+from tamis.ops.ngram_kernels import steps_of
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_ONE = np.uint64(1)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_ROW = np.uint64(128)
 _LOW = np.uint64(63)
 _SIX = np.uint64(6)
 
@@ -43,16 +45,58 @@ def _powers(most):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _prefixes(data, at, stop, classes, lowers, prefix):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _word_steps(classes, lowers):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return the tables of `ngram_kernels.steps_of` for words alone: marks are between words, as blanks are."""
+    plain = np.zeros(128, np.uint8)
+    for c in range(128):
+        plain[c] = classes[c] if classes[c] != 2 else 0
+    return steps_of(plain, lowers)
+
+
+@njit(cache=True, nogil=True)
+def _scan_words(data, begin, end, classes, lowers, steps, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Write the hashes of one text's words from out[1] on, not mixed yet, with room for one more; return how many.
+
+    The machine of `ngram_kernels.scan_tokens`, which knows no text without marks.
+    """
+    stay, add, ends, rows = steps
+    at, stop = np.uint64(begin), np.uint64(end)
+    count, row, h = _ONE, _ZERO, _ZERO
+    while at < stop:
+        byte = data[at]
+        if byte < 0x80:
+            step = row + np.uint64(byte)
+            out[count] = h  # counts when a word has ended
+            h = ((h & stay[step]) ^ add[step]) * PRIME
+            count += np.uint64(ends[step])
+            row = np.uint64(rows[byte])
+            at += _ONE
+            continue
+        code, size = decode(data, np.int64(at), np.int64(stop))
+        kind = np.uint64(class_of(code, classes))
+        if kind == 2:
+            kind = _ZERO
+        if kind * _ROW != row or kind == 3:
+            out[count] = h
+            count += np.uint64(row != 0)
+            h = FNV ^ kind
+        h = add_code(h, np.int64(lowers[code]) if code < 0x10000 else code)
+        row = kind * _ROW
+        at += np.uint64(size)
+    out[count] = h
+    return np.int64(count + np.uint64(row != 0)) - 1
+
+
+@njit(cache=True, nogil=True)
+def _prefixes(data, begin, end, classes, lowers, steps, prefix):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Fill ``prefix`` with the prefix hashes of the words of one text; return how many words."""
-    count = 0
-    prefix[0] = np.uint64(0)
-    while True:
-        at, h, kind = _next_token(data, at, stop, classes, lowers, True)
-        if kind == 0:
-            return count
-        prefix[count + 1] = prefix[count] * _GOLDEN + h
-        count += 1
+    count = _scan_words(data, begin, end, classes, lowers, steps, prefix)
+    g = _ZERO
+    prefix[0] = g
+    for i in range(1, count + 1):
+        g = g * _GOLDEN + mix(prefix[i])
+        prefix[i] = g
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -60,12 +104,12 @@ def _spans(data, at, stop, classes, lowers, hashes, begins, ends, letters):  # t
     """Write hash, first byte, end and whether it holds a letter of each word; return how many."""
     count = 0
     while at < stop:
-        code, size = _decode(data, at, stop)
-        kind = _class_of(code, classes)
+        code, size = decode(data, at, stop)
+        kind = class_of(code, classes)
         if kind in (0, 2):
             at += size
             continue
-        end, h, _ = _next_token(data, at, stop, classes, lowers, True)
+        end, h, _ = next_token(data, at, stop, classes, lowers, True)
         hashes[count], begins[count], ends[count], letters[count] = h, at, end, 0
         for i in range(at, end):
             if data[i] >= 0x80 or 0x41 <= data[i] <= 0x5A or 0x61 <= data[i] <= 0x7A:
@@ -134,7 +178,8 @@ def head_hashes(hashes, starts, items, width):  # type: ignore[no-untyped-def]  
 
 
 @njit(cache=True, nogil=True)
-def _find(value, ordered):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def place_in(value, ordered):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return the place of a value among ascending ones, -1 where it is not there."""
     at = np.searchsorted(ordered, value)
     if at < len(ordered) and ordered[at] == value:
         return at
@@ -173,7 +218,7 @@ def _short_grams(prefix, start, count, head, index, powers, found, total):  # ty
     w = 0
     while lengths >> w > 0 and start + w <= count:
         if lengths >> w & 1:
-            at = _find(prefix[start + w] - prefix[start] * powers[w], index.grams)
+            at = place_in(prefix[start + w] - prefix[start] * powers[w], index.grams)
             if at >= 0:
                 found = _push(found, total, at)
                 total += 1
@@ -192,7 +237,7 @@ def _document_grams(prefix, count, index, powers, found):  # type: ignore[no-unt
         for start in range(count - width + 1):
             g = prefix[start + width] - prefix[start] * power
             if _has_bit(index.bits, g, index.shift):
-                at = _find(g, index.grams)
+                at = place_in(g, index.grams)
                 if at >= 0:
                     found = _push(found, total, at)
                     total += 1
@@ -200,7 +245,7 @@ def _document_grams(prefix, count, index, powers, found):  # type: ignore[no-unt
         for start in range(count - head_width + 1):
             g = prefix[start + head_width] - prefix[start] * head_power
             if _has_bit(index.head_bits, g, index.head_shift):
-                head = _find(g, index.heads)
+                head = place_in(g, index.heads)
                 if head >= 0:
                     found, total = _short_grams(prefix, start, count, head, index, powers, found, total)
     return found, _settle(found, total)
@@ -211,11 +256,11 @@ def grams_in(data, offsets, classes, lowers, index):  # type: ignore[no-untyped-
     """Return the distinct (row, gram) pairs of a batch, ascending."""
     rows, grams = np.empty(64, np.int64), np.empty(64, np.int64)
     found = np.empty(64, np.int64)
-    prefix = np.empty(longest(offsets) + 1, np.uint64)
-    powers = _powers(index.width)
+    prefix = np.empty(longest(offsets) + 2, np.uint64)
+    powers, steps = _powers(index.width), _word_steps(classes, lowers)
     total = 0
     for row in range(len(offsets) - 1):
-        count = _prefixes(data, offsets[row], offsets[row + 1], classes, lowers, prefix)
+        count = _prefixes(data, offsets[row], offsets[row + 1], classes, lowers, steps, prefix)
         found, num = _document_grams(prefix, count, index, powers, found)
         for i in range(num):
             rows = _push(rows, total, row)
@@ -241,11 +286,11 @@ def pairs_in(data, offsets, classes, lowers, index, sources, common, needed):  #
     found = np.empty(64, np.int64)
     touched = np.empty(64, np.int32)
     counts = np.zeros((len(needed), 2), np.int32)
-    prefix = np.empty(longest(offsets) + 1, np.uint64)
-    powers = _powers(index.width)
+    prefix = np.empty(longest(offsets) + 2, np.uint64)
+    powers, steps = _powers(index.width), _word_steps(classes, lowers)
     total = 0
     for row in range(len(offsets) - 1):
-        count = _prefixes(data, offsets[row], offsets[row + 1], classes, lowers, prefix)
+        count = _prefixes(data, offsets[row], offsets[row + 1], classes, lowers, steps, prefix)
         found, num = _document_grams(prefix, count, index, powers, found)
         num_touched = 0
         for i in range(num):
@@ -281,8 +326,8 @@ def same_words(data, at, stop, other, other_at, other_stop, classes, lowers):  #
             return begin == end and other_begin == other_end
         at, other_at = begin, other_begin
         while at < end and other_at < other_end:
-            code, size = _decode(data, at, end)
-            twin, twin_size = _decode(other, other_at, other_end)
+            code, size = decode(data, at, end)
+            twin, twin_size = decode(other, other_at, other_end)
             if (np.int64(lowers[code]) if code < 0x10000 else code) != (
                 np.int64(lowers[twin]) if twin < 0x10000 else twin
             ):
@@ -298,8 +343,8 @@ def next_word(data, at, stop, classes):  # type: ignore[no-untyped-def]  # noqa:
     """Return where the next word begins and ends; both ``stop`` when there is none."""
     begin, kind = stop, np.int64(0)
     while at < stop:
-        code, size = _decode(data, at, stop)
-        here = _class_of(code, classes)
+        code, size = decode(data, at, stop)
+        here = class_of(code, classes)
         if kind == 0 and here in (1, 3):
             begin, kind = at, here
         elif kind != 0 and (here != kind or kind == 3):
@@ -323,9 +368,9 @@ def locate(data, start, stop, classes, lowers, index, item, source, common, with
         g = np.uint64(0)
         for i in range(at, at + width):
             g = g * _GOLDEN + hashes[i]
-        gram, here = _find(g, index.grams), -1
+        gram, here = place_in(g, index.grams), -1
         if gram >= 0 and (with_common or not _is_common(gram, source, common)):
-            here = _find(item, index.items[index.starts[gram] : index.starts[gram + 1]])
+            here = place_in(item, index.items[index.starts[gram] : index.starts[gram + 1]])
         if here < 0:
             run = 0
             continue

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from tamis.ops.bytes import Texts, _buffers, _tables, token_hashes
+from tamis.ops.bytes import Texts, character_tables, text_buffers, token_hashes
 
 CHAR_GRAM = 4
 SetKind: TypeAlias = Literal["words", "chars"]
@@ -54,6 +54,6 @@ def _sets(texts: Texts, kind: SetKind) -> tuple[np.ndarray, np.ndarray]:
     if kind == "words":
         hashes, starts = token_hashes(texts)
     else:
-        hashes, starts = kernels.char_grams(*_buffers(texts), *_tables(), CHAR_GRAM)
+        hashes, starts = kernels.char_grams(*text_buffers(texts), *character_tables(), CHAR_GRAM)
     values, value_starts = kernels.distinct(hashes, starts)
     return values, value_starts

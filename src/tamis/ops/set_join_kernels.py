@@ -7,8 +7,8 @@ import numpy as np
 from numba import njit
 
 from tamis.ops.alignment_kernels import num_shared
-from tamis.ops.byte_kernels import _add_code, _decode, _mix, longest
-from tamis.ops.overlap_kernels import _find, next_word
+from tamis.ops.byte_kernels import add_code, decode, longest, mix
+from tamis.ops.overlap_kernels import next_word, place_in
 
 _FNV = np.uint64(0xCBF29CE484222325)
 
@@ -34,7 +34,7 @@ def char_grams(data, offsets, classes, lowers, size):  # type: ignore[no-untyped
                 count += 1
             at = begin
             while at < end:
-                code, num_bytes = _decode(data, at, end)
+                code, num_bytes = decode(data, at, end)
                 codes[count] = np.int64(lowers[code]) if code < 0x10000 else code
                 count += 1
                 at += num_bytes
@@ -42,8 +42,8 @@ def char_grams(data, offsets, classes, lowers, size):  # type: ignore[no-untyped
         for start in range(count - w + 1 if count else 0):
             h = _FNV
             for i in range(start, start + w):
-                h = _add_code(h, codes[i])
-            hashes[total] = _mix(h)
+                h = add_code(h, codes[i])
+            hashes[total] = mix(h)
             total += 1
         starts[row + 1] = total
     return hashes[:total].copy(), starts
@@ -78,7 +78,7 @@ def most_similar(values, starts, vocabulary, ranks, sets, set_starts, posting_st
         size = starts[row + 1] - starts[row]
         known, num_known = np.empty(size, np.int64), 0
         for i in range(starts[row], starts[row + 1]):
-            at = _find(values[i], vocabulary)
+            at = place_in(values[i], vocabulary)
             if at >= 0:
                 known[num_known] = ranks[at]
                 num_known += 1

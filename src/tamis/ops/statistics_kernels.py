@@ -7,7 +7,7 @@ Source: tamis design (method card I2); statistics of Gopher (Rae et al. 2021, ar
 import numpy as np
 from numba import njit
 
-from tamis.ops.byte_kernels import _FNV, _GOLDEN, _PRIME, _add_code, _class_of, _decode, _mix, _next_token
+from tamis.ops.byte_kernels import FNV, GOLDEN, PRIME, add_code, class_of, decode, mix, next_token
 
 NUM_FIELDS = 30
 _SHORT_LINE_CHARS = 30
@@ -39,7 +39,7 @@ def _ends(data, at, stop, classes):  # type: ignore[no-untyped-def]  # noqa: ANN
     start = stop - 1
     while start > at and data[start] & 0xC0 == 0x80:
         start -= 1
-    code, _ = _decode(data, start, stop)
+    code, _ = decode(data, start, stop)
     is_mark = code in (0x2019, 0x201D, 0x2026, 0x3002, 0xFF01, 0xFF1F, 0x061F, 0x06D4, 0x0964)
     return is_mark, code == 0x2026
 
@@ -62,11 +62,11 @@ def _lines(data, begin, end, classes, hashes, chars, blank_before, out):  # type
         if first == last:
             blank = True
         else:
-            h, num = _FNV, 0
+            h, num = FNV, 0
             for i in range(first, last):
-                h = (h ^ np.uint64(data[i])) * _PRIME
+                h = (h ^ np.uint64(data[i])) * PRIME
                 num += data[i] & 0xC0 != 0x80
-            hashes[count], chars[count], blank_before[count] = _mix(h), num, blank
+            hashes[count], chars[count], blank_before[count] = mix(h), num, blank
             blank = False
             is_terminal, is_ellipsis = _ends(data, first, last, classes)
             terminals += is_terminal
@@ -91,8 +91,8 @@ def _words(data, at, stop, classes, lowers, stop_words, hashes, chars, out):  # 
     dots = 0
     in_mark = False
     while at < stop:
-        code, size = _decode(data, at, stop)
-        kind = _class_of(code, classes)
+        code, size = decode(data, at, stop)
+        kind = class_of(code, classes)
         total += 1
         if kind in (0, 2):
             num_hashes += code == 35
@@ -112,22 +112,22 @@ def _words(data, at, stop, classes, lowers, stop_words, hashes, chars, out):  # 
             at += size
             continue
         dots, in_mark = 0, False
-        h, num, letters = _FNV ^ np.uint64(kind), 0, False
+        h, num, letters = FNV ^ np.uint64(kind), 0, False
         while True:
-            h = _add_code(h, np.int64(lowers[code]) if code < 0x10000 else code)
+            h = add_code(h, np.int64(lowers[code]) if code < 0x10000 else code)
             num += 1
             letters |= code >= 0x80 or code >= 97 or 65 <= code <= 90
             at += size
             if kind == 3 or at >= stop:
                 break
-            code, size = _decode(data, at, stop)
-            if _class_of(code, classes) != kind:
+            code, size = decode(data, at, stop)
+            if class_of(code, classes) != kind:
                 break
         total += num - 1
         word_chars += num
         alphabetic += letters
         spaceless += kind == 3
-        h = _mix(h)
+        h = mix(h)
         hashes[count], chars[count] = h, num
         count += 1
         for i in range(len(stop_words)):
@@ -160,11 +160,11 @@ def _repeated_lines(count, hashes, chars, blank_before, keys, stamps, counts, st
         h, num = hashes[i], chars[i]
         i += 1
         while i < count and not blank_before[i]:
-            h = h * _GOLDEN + hashes[i]
+            h = h * GOLDEN + hashes[i]
             num += chars[i]
             i += 1
         paragraphs += 1
-        if _seen_before(_mix(h), keys, stamps, counts, stamp + 1, mask) > 1:
+        if _seen_before(mix(h), keys, stamps, counts, stamp + 1, mask) > 1:
             repeats += 1
             repeated_chars += num
     out[16], out[17] = repeats / max(paragraphs, 1), repeated_chars / max(total, 1)
@@ -182,11 +182,11 @@ def _repeated_ngrams(count, hashes, chars, grams, keys, stamps, counts, stamp, m
         if count < n:
             return
         for i in range(count - n + 1):
-            grams[i] = grams[i] * _GOLDEN + hashes[i + n - 1]
+            grams[i] = grams[i] * GOLDEN + hashes[i + n - 1]
         if n <= 4:
             most, most_chars = 1, 0
             for i in range(count - n + 1):
-                seen = _seen_before(_mix(grams[i]), keys, stamps, counts, stamp + n, mask)
+                seen = _seen_before(mix(grams[i]), keys, stamps, counts, stamp + n, mask)
                 if seen >= most and seen > 1:
                     num = n - 1
                     for k in range(i, i + n):
@@ -200,7 +200,7 @@ def _repeated_ngrams(count, hashes, chars, grams, keys, stamps, counts, stamp, m
         repeated = 0
         i = 0
         while i < count - n + 1:
-            if _seen_before(_mix(grams[i]), keys, stamps, counts, stamp + n, mask) > 1:
+            if _seen_before(mix(grams[i]), keys, stamps, counts, stamp + n, mask) > 1:
                 for k in range(i, i + n):
                     repeated += chars[k]
                 i += n
@@ -277,7 +277,7 @@ def stop_word_counts(data, offsets, classes, lowers, keys, lists, num_lists):  #
     for row in range(num_texts):
         at, stop = offsets[row], offsets[row + 1]
         while True:
-            at, h, kind = _next_token(data, at, stop, classes, lowers, True)
+            at, h, kind = next_token(data, at, stop, classes, lowers, True)
             if kind == 0:
                 break
             words[row] += 1
@@ -304,9 +304,9 @@ def script_counts(data, offsets, classes, starts, stops, scripts, num_scripts): 
                 at += 1
                 counts[row, 0] += 97 <= byte <= 122 or 65 <= byte <= 90
                 continue
-            code, size = _decode(data, at, stop)
+            code, size = decode(data, at, stop)
             at += size
-            kind = _class_of(code, classes)
+            kind = class_of(code, classes)
             if kind in (1, 3):
                 i = np.searchsorted(starts, code, side="right") - 1
                 if i >= 0 and code <= stops[i]:

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from tamis.ops.bytes import Texts, _buffers, _tables, token_hashes
+from tamis.ops.bytes import Texts, character_tables, text_buffers, token_hashes
 
 FIELDS = (
     "chars",  # code points
@@ -60,7 +60,7 @@ def statistics(texts: Texts) -> np.ndarray:
     """
     from tamis.ops import statistics_kernels
 
-    result: np.ndarray = statistics_kernels.statistics(*_buffers(texts), *_tables(), _stop_hashes())
+    result: np.ndarray = statistics_kernels.statistics(*text_buffers(texts), *character_tables(), _stop_hashes())
     return result
 
 

@@ -3,7 +3,6 @@
 Source: tamis design (method cards E1 to E3, I2, I5).
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tamis.data import Qrels, Queries, artefact, lock
+from tamis.data import Qrels, Queries, artefact
+from tamis.engines.engine import Engine, EngineName
 from tamis.evaluation.audit import Audit, AuditReport, NearDuplicates
 from tamis.ingestion.minhash import MinHash
 from tamis.ingestion.pool import Pool
@@ -34,6 +34,7 @@ def audit(
     tokenizers: Mapping[str, Path | str] | None = None,
     near: bool = True,
     seed: int = 0,
+    engine: EngineName = "local",
     workers: int = 1,
     progress: Progress | None = None,
 ) -> AuditReport:
@@ -48,25 +49,24 @@ def audit(
       tokenizers: name -> tokenizer.json, to see how they fit.
       near: look for near copies too (the costliest part).
       seed: of samples.
-      workers: threads.
+      engine: "local" or "ray" for the rules and the near copies, the parts that cost; the same bytes from both. The
+        report itself, and the check of candidate pairs, are made here in any case.
+      workers: threads, or tasks at the same time.
       progress: called as progress(stage, done, total).
     """
-    folder, found = Path(out), as_source(source)
-    work = Curation("audit", found, folder, settings={}, seed=seed, workers=workers, progress=progress)
-    work.check_folder()
-    with lock.exclusive(folder), ExitStack() as stack:
-        artefact.sweep(folder)
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tamis-audit-")))
+    work = Curation("audit", source, out, settings={}, seed=seed, engine=engine, workers=workers, progress=progress)
+    with work.opened() as scratch, ExitStack() as stack:
         work.advance("read", 0, None)
-        pool = stack.enter_context(found.open(scratch, workers=workers))
+        pool = stack.enter_context(work.read())
         wanted = stack.enter_context(as_source(target).open(scratch, workers=1)) if target is not None else None
         asked = Queries.read(Path(queries)) if queries is not None else None
         judged = Qrels.read(Path(qrels)) if qrels is not None else None
         work.advance("audit", 0, len(pool))
-        report = report_on(pool, wanted, asked, judged, tokenizers, near=near, seed=seed, workers=workers)
+        run = work.mapper(pool, {})  # rules and near copies see nothing but the pool
+        report = report_on(pool, wanted, asked, judged, tokenizers, near=near, seed=seed, workers=workers, engine=run)
         inputs = {"pool": pool.content}
         work.mark()
-        with artefact.stage(folder / "report", "audit", settings=work.settings, inputs=inputs, seed=seed) as staging:
+        with artefact.stage(work.out / "report", "audit", settings=work.settings, inputs=inputs, seed=seed) as staging:
             report.write(staging)
     return report
 
@@ -81,13 +81,14 @@ def report_on(
     near: bool,
     seed: int,
     workers: int,
+    engine: Engine,
 ) -> AuditReport:
     """Return the audit of a pool; what would be dropped by default rules and as copies is shown, not dropped."""
-    judged = clean_pool(pool, Quality(), None, workers)
+    judged = clean_pool(pool, Quality(), None, engine)
     parts = [_dropped(pool, "quality rules", ~judged.kept, judged.reasons)]
     copies = None
     if near:
-        found = MinHash(on_wipeout="keep").find(pool, seed=seed, workers=workers)
+        found = MinHash(on_wipeout="keep").find(pool, seed=seed, workers=workers, engine=engine)
         gone = np.zeros(len(pool), dtype=bool)
         gone[found.removed] = True
         parts.append(_dropped(pool, "near copies", gone, pa.array(["near_copy"] * len(pool), TEXT)))

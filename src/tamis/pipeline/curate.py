@@ -3,49 +3,33 @@
 Source: tamis design. Each function is one step; see `tamis.pipeline.curation` for what its folder holds.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tamis.data import Corpus, Queries, artefact, durable
+from tamis.data import Corpus, Queries, durable
 from tamis.data.corpus import DOCUMENT_SCHEMA, Documents
-from tamis.engines.threads import map_threads
+from tamis.engines.engine import Engine, EngineName
 from tamis.errors import UsageError
 from tamis.ingestion.export import Format
 from tamis.ingestion.pool import Pool
 from tamis.ops.hashing import array_keys
 from tamis.ops.text import joined
-from tamis.pipeline.checkpoints import Checkpointed
 from tamis.pipeline.curation import TEXT, Curated, Curation, Decided, Source, as_source, paths
 from tamis.pipeline.record import Progress
 
 if TYPE_CHECKING:
+    from tamis.ingestion.contamination import Findings, Protected
     from tamis.ingestion.decontaminate import Decontaminate
     from tamis.ingestion.minhash import Duplicates, Keep, MinHash
     from tamis.models.encoder import Encoder
     from tamis.selection.choice import Choice
-    from tamis.selection.choice import Engine as Mapper
     from tamis.selection.selector import Selector
-
-EngineName = Literal["local", "ray"]
-CHECKPOINT_BYTES = 512 << 20
-"""Pools from this size on are scored shard by shard to the disk, so that a killed run goes on where it was."""
-
-
-def mapper(engine: EngineName, workers: int) -> "Mapper":
-    """Return what applies a function to pieces of a pool: threads here, or tasks on a Ray cluster."""
-    if engine == "ray":
-        from tamis.engines.ray import map_ray
-
-        return partial(map_ray, workers=workers)
-    return partial(map_threads, workers=workers)
 
 
 def select(
@@ -90,41 +74,25 @@ def select(
     settings = {"selector": selector.model_dump(mode="json"), "shares": dict(shares or {}), "targets": list(given)}
     work = Curation(
         "select",
-        as_source(source),
-        Path(out),
+        source,
+        out,
         settings=settings,
         seed=seed,
         format=format,
         attributes=attributes,
+        engine=engine,
         workers=workers,
         progress=progress,
     )
-    with ExitStack() as stack:
-        opened = _opened(given, stack)
-        contents = {f"target {name}": pool.content for name, pool in opened.items()} | _encoder_content(encoder)
+    with work.opened() as scratch, ExitStack() as stack:
+        opened = {name: stack.enter_context(found.open(scratch, workers=1)) for name, found in given.items()}
+        contents = {f"target {name}": pool.content for name, pool in opened.items()}
+        contents |= {} if encoder is None else {"encoder": encoder.fingerprint}
 
-        def decide(pool: Pool, folder: Path) -> Decided:
-            run = _resumed(mapper(engine, workers), pool, folder, [work.settings, seed, contents])
-            return _selected(selector, pool, opened, shares, encoder, seed, run)
+        def decide(pool: Pool, _: Path) -> Decided:
+            return _selected(selector, pool, opened, shares, encoder, seed, work.mapper(pool, contents))
 
         return work.run(decide, contents)
-
-
-def _opened(sources: Mapping[str, Source], stack: ExitStack) -> dict[str, Pool]:
-    """Read the targets; they are closed and their scratch folder is gone when the stack ends."""
-    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tamis-target-")))
-    return {name: stack.enter_context(found.open(scratch, workers=1)) for name, found in sources.items()}
-
-
-def _encoder_content(encoder: "Encoder | None") -> dict[str, str]:
-    return {} if encoder is None else {"encoder": encoder.fingerprint}
-
-
-def _resumed(engine: "Mapper", pool: Pool, folder: Path, inputs: list[Any]) -> "Mapper":
-    """Return the engine, with checkpoints where the pool is large enough to be worth them."""
-    if pool.num_bytes < CHECKPOINT_BYTES:
-        return engine
-    return Checkpointed(engine, folder / "shards", artefact.fingerprint([*inputs, pool.content]))
 
 
 def _selected(
@@ -134,7 +102,7 @@ def _selected(
     shares: Mapping[str, float] | None,
     encoder: "Encoder | None",
     seed: int,
-    engine: "Mapper",
+    engine: Engine,
 ) -> Decided:
     from tamis.selection.targets import choose_for_targets
 
@@ -144,10 +112,10 @@ def _selected(
         target: Documents = next(iter(targets.values())) if targets else Corpus(table=DOCUMENT_SCHEMA.empty_table())
         name = next(iter(targets), "")
         choices = {name: selector.choose(pool, target, encoder, seed=seed, engine=engine)}
-    return _decided(_name(selector), choices)
+    return decided(_name(selector), choices)
 
 
-def _decided(method: str, choices: "Mapping[str, Choice]") -> Decided:
+def decided(method: str, choices: "Mapping[str, Choice]") -> Decided:
     """Put the choices for several targets together; they have no document in common."""
     first = next(iter(choices.values()))
     kept = np.any([choice.kept for choice in choices.values()], axis=0)
@@ -190,6 +158,7 @@ def dedup(
     keep: "Keep" = "longest",
     seed: int = 0,
     format: Format = "jsonl.zst",
+    engine: EngineName = "local",
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Curated:
@@ -203,7 +172,9 @@ def dedup(
       keep: which document of a group stays: "longest" or "first" by id.
       seed: of the samples and hash functions.
       format: of the documents that are kept.
-      workers: threads.
+      engine: "local" or "ray" for the passes over all texts; the same bytes from both. Candidate pairs are checked
+        on threads here in any case: that reads texts in no order.
+      workers: threads, or tasks at the same time.
       progress: called as progress(stage, done, total).
 
     Raises:
@@ -216,23 +187,25 @@ def dedup(
     settings = {"minhash": search.model_dump(mode="json"), "keep": keep, "against": other is not None}
     work = Curation(
         "dedup",
-        as_source(source),
-        Path(out),
+        source,
+        out,
         settings=settings,
         seed=seed,
         format=format,
+        engine=engine,
         workers=workers,
         progress=progress,
     )
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tamis-against-")))
+    with work.opened() as scratch, ExitStack() as stack:
         fixed = stack.enter_context(other.open(scratch, workers=workers)) if other is not None else None
+        contents = {} if fixed is None else {"against": fixed.content}
 
         def decide(pool: Pool, folder: Path) -> Decided:
-            found = search.find(pool, seed=seed, against=fixed, keep=keep, workers=workers, scratch=folder)
+            run = work.mapper(pool, contents)
+            found = search.find(pool, seed=seed, against=fixed, keep=keep, workers=workers, scratch=folder, engine=run)
             return _copies(pool, fixed, found)
 
-        return work.run(decide, {"against": fixed.content} if fixed is not None else None)
+        return work.run(decide, contents)
 
 
 def _copies(pool: Pool, fixed: Pool | None, found: "Duplicates") -> Decided:
@@ -287,6 +260,7 @@ def decontaminate(
     positives: Source | Sequence[str] | str | None = None,
     seed: int = 0,
     format: Format = "jsonl.zst",
+    engine: EngineName = "local",
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Curated:
@@ -301,7 +275,8 @@ def decontaminate(
       positives: documents that no training text may hold; not those of the collection that is searched.
       seed: of the sample for common n-grams.
       format: of the documents that are kept.
-      workers: threads.
+      engine: "local" or "ray"; the same bytes from both.
+      workers: threads, or tasks at the same time.
       progress: called as progress(stage, done, total).
     """
     from tamis.ingestion.contamination import Protected
@@ -311,28 +286,32 @@ def decontaminate(
     protected = Queries.read(Path(queries))
     work = Curation(
         "decontaminate",
-        as_source(source),
-        Path(out),
+        source,
+        out,
         settings={"decontaminate": chosen.model_dump(mode="json")},
         seed=seed,
         format=format,
+        engine=engine,
         workers=workers,
         progress=progress,
     )
     inputs = {"queries": durable.sha256(Path(queries))}
-    with ExitStack() as stack:
+    with work.opened() as scratch:
         answers = None
         if positives is not None:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tamis-positives-")))
-            pool = stack.enter_context(as_source(positives).open(scratch, workers=1))
-            inputs["positives"] = pool.content
-            answers = Corpus(table=pa.Table.from_batches(pool.batches(), schema=DOCUMENT_SCHEMA))
+            with as_source(positives).open(scratch, workers=1) as given:
+                inputs["positives"] = given.content
+                answers = Corpus(table=pa.Table.from_batches(given.batches(), schema=DOCUMENT_SCHEMA))
         protect = Protected.of(protected, answers)
-        return work.run(lambda pool, _: _contaminated(pool, chosen, protect, seed, workers), inputs)
+
+        def decide(pool: Pool, _: Path) -> Decided:
+            found = chosen.find(pool, seed=seed, protect=protect, workers=workers, engine=work.mapper(pool, inputs))
+            return _contaminated(chosen, protect, found)
+
+        return work.run(decide, inputs)
 
 
-def _contaminated(pool: Pool, method: "Decontaminate", protect: Any, seed: int, workers: int) -> Decided:  # noqa: ANN401
-    found = method.find(pool, seed=seed, protect=protect, workers=workers)
+def _contaminated(method: "Decontaminate", protect: "Protected", found: "Findings") -> Decided:
     hit = found.is_contaminated
     drop = hit if method.action == "drop" else np.zeros_like(hit)
     items = protect.items.take(pa.array(np.maximum(found.item, 0)))

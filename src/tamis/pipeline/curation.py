@@ -7,33 +7,36 @@ A folder holds one step's result: ``documents/`` in the format asked for, ``ledg
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tamis.data import artefact, durable, lock
 from tamis.data.artefact import Staging
 from tamis.data.corpus import Documents
 from tamis.data.ledger import LEDGER_SCHEMA, LedgerWriter
+from tamis.engines import engine as engines
 from tamis.errors import ArtefactError, UsageError
 from tamis.evaluation.cost import measure_stage
 from tamis.ingestion.export import Format, export, export_attributes
 from tamis.ingestion.pool import Pool
 from tamis.ingestion.readers import FieldNames
+from tamis.pipeline.checkpoints import Checkpointed
 from tamis.pipeline.record import Progress
+from tamis.pipeline.step_report import write_report
 
 TEXT = pa.large_string()
 STEP = "step.json"
 _SCRATCH = ".scratch"
-_SHOWN_REASONS = 20
+CHECKPOINT_BYTES = 512 << 20
+"""Pools from this size on are worked on shard by shard to the disk, so that a killed run goes on where it was."""
 
 
 @dataclass(frozen=True)
@@ -141,18 +144,19 @@ Decide = Callable[[Pool, Path], Decided]
 
 
 class Curation:
-    """One call of a step: lock, read, decide, write."""
+    """One call of a step: lock, read, decide, write. It carries how that runs: format, engine, workers, progress."""
 
     def __init__(
         self,
         step: str,
-        source: Source,
-        out: Path,
+        source: Source | Sequence[str] | str,
+        out: Path | str,
         *,
         settings: Mapping[str, Any],
         seed: int,
         format: Format = "jsonl.zst",
         attributes: bool = False,
+        engine: engines.EngineName = "local",
         workers: int = 1,
         progress: Progress | None = None,
     ) -> None:
@@ -166,12 +170,16 @@ class Curation:
           seed: of every random choice.
           format: of the documents that are kept.
           attributes: also write the scores of all documents as dolma attributes.
-          workers: processes that read, threads that work.
+          engine: where passes over the pool run that are given `mapper`; the same bytes from each. The pool is staged
+            in ``out``: the machines of a cluster must all see that folder.
+          workers: processes that read; threads that work, or tasks at the same time on a cluster.
           progress: called as progress(stage, done, total).
         """
-        self.step, self.source, self.out, self.seed = step, source, out, seed
+        self.step, self.source, self.out, self.seed = step, as_source(source), Path(out), seed
         self.format, self.attributes, self.workers, self._progress = format, attributes, workers, progress
-        self.settings = {**settings, "format": format, "attributes": attributes}
+        self.settings, self._decisive = {**settings, "format": format, "attributes": attributes}, dict(settings)
+        self._engine_name, self._engine = engine, cast(engines.Engine, map)
+        self._is_open = False
 
     def run(self, decide: Decide, inputs: Mapping[str, str] | None = None) -> Curated:
         """Make the result unless it stands already; one writer a folder.
@@ -184,21 +192,57 @@ class Curation:
           UsageError: the folder holds something else.
           DataError: the input was refused.
           LockedError: another process writes the folder.
-          ResourceError: disk or memory failed; the same call starts again where it can.
+          MissingExtra: engine "ray" without the package ray.
+          ResourceError: disk or memory failed; the same call goes on where it can.
         """
-        self.check_folder()
         started = time.monotonic()
-        with lock.exclusive(self.out):
-            artefact.sweep(self.out)
-            self.mark()
-            scratch = self.out / _SCRATCH
-            with measure_stage(self.step, self.out) as meter, self._open(scratch) as pool:
-                status = self._make(pool, decide, {"pool": pool.content, **(inputs or {})})
-            durable.remove(scratch)
+        with self.opened(), measure_stage(self.step, self.out) as meter, self.read() as pool:
+            status = self._make(pool, decide, {"pool": pool.content, **(inputs or {})})
         found = orjson.loads((self.out / "report" / "report.json").read_bytes())
         seconds = time.monotonic() - started
         counts, figures, notes = found["counts"], found["figures"], tuple(found["notes"])
         return Curated(self.out, self.step, status, counts, figures, notes, seconds, meter.cost.peak_bytes)
+
+    @contextmanager
+    def opened(self) -> Iterator[Path]:
+        """Hold the folder and give its scratch folder, for pools beside the step's own; at the end it is removed.
+
+        What runs inside another `opened`, as `run` may, shares its lock and its engine. After an error the
+        checkpoints in the scratch folder stay: the next call goes on from them.
+        """
+        scratch = self.out / _SCRATCH
+        if self._is_open:
+            yield scratch
+            return
+        self.check_folder()
+        with engines.opened(self._engine_name, self.workers) as self._engine, lock.exclusive(self.out):
+            artefact.sweep(self.out)
+            if not (self.out / STEP).is_file():
+                self.mark()
+            for stale in scratch.glob("pool-*"):  # of a killed run; shards stay
+                durable.remove(stale)
+            self._is_open = True
+            try:
+                yield scratch
+            finally:
+                self._is_open = False
+            durable.remove(scratch)
+
+    def mapper(self, pool: Pool, inputs: Mapping[str, str]) -> engines.Engine:
+        """Return the engine for all passes of a step over the pool; inside `opened` or `run`, once.
+
+        From a pool of CHECKPOINT_BYTES on, each result is kept until the step is finished: a killed run goes on at
+        its shard.
+
+        Args:
+          pool: the pool.
+          inputs: content hashes of what else determines the results.
+        """
+        if pool.num_bytes < CHECKPOINT_BYTES:
+            return self._engine
+        contents = {"pool": pool.content, **inputs}
+        fingerprint = artefact.stage_fingerprint(f"shards of {self.step}", self._decisive, contents, self.seed)
+        return Checkpointed(self._engine, self.out / _SCRATCH / "shards", fingerprint)
 
     def mark(self) -> None:
         """Write step.json: whose folder this is."""
@@ -221,7 +265,8 @@ class Curation:
         elif self.out.is_dir() and any(p.name != ".lock" for p in self.out.iterdir()):
             raise UsageError(f"{self.out} holds other files: nothing is mixed with them. Choose a new --out.")
 
-    def _open(self, scratch: Path) -> Pool:
+    def read(self) -> Pool:
+        """Read the step's own pool, inside `opened`; the caller closes it."""
         done = 0
 
         def advance(num_docs: int) -> None:
@@ -229,9 +274,7 @@ class Curation:
             done += num_docs
             self.advance("read", done, None)
 
-        for stale in scratch.glob("pool-*"):  # of a killed run; shards stay
-            durable.remove(stale)
-        return self.source.open(scratch, workers=self.workers, progress=advance)
+        return self.source.open(self.out / _SCRATCH, workers=self.workers, progress=advance)
 
     def advance(self, stage: str, done: int, total: int | None) -> None:
         """Report progress."""
@@ -248,6 +291,7 @@ class Curation:
         prints = [artefact.stage_fingerprint(kind, self.settings, inputs, self.seed) for _, kind in targets]
         if all(artefact.is_done(t, p, deep=True) for (t, _), p in zip(targets, prints, strict=True)):
             return "kept"
+        self.mark()
         self.advance(self.step, 0, len(pool))
         decided = decide(pool, self.out / _SCRATCH)
         self.advance("write", 0, len(pool))
@@ -265,7 +309,7 @@ class Curation:
             with LedgerWriter(told) as ledger:
                 for rows in ledger_rows(pool.doc_ids, decided, self.step):
                     ledger.append(rows)
-            self._write_report(pool, decided, report)
+            write_report(report, pool, decided, {"step": self.step, "settings": self.settings, "seed": self.seed})
         return "made"
 
     def _write_documents(self, pool: Pool, decided: Decided, staging: Staging) -> None:
@@ -278,28 +322,6 @@ class Curation:
             export_attributes(pool, {"score": np.where(finite, scores, least)}, staging, name=f"tamis_{self.step}")
             staging.counts["documents"] = int(decided.kept.sum())
 
-    def _write_report(self, pool: Pool, decided: Decided, staging: Staging) -> None:
-        counts = {name: num for name, num in pool.counts.items() if num and name != "dropped"}
-        counts["documents"] = int(decided.kept.sum())
-        gone = pc.value_counts(decided.reasons.filter(pa.array(~decided.kept))).to_pylist()
-        counts |= {f"dropped_{row['values']}": row["counts"] for row in sorted(gone, key=lambda r: r["values"])}
-        facts = {
-            "step": self.step,
-            "settings": self.settings,
-            "seed": self.seed,
-            "counts": counts,
-            "figures": dict(decided.figures),
-            "notes": list(decided.notes),
-        }
-        options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
-        staging.write_bytes("report.json", orjson.dumps(facts, option=options) + b"\n")
-        staging.write_bytes("report.md", markdown(facts).encode())
-        staging.write_bytes("rejects.jsonl", pool.rejects.read_bytes())
-        for name, table in decided.tables.items():
-            with staging.create(f"{name}.parquet") as sink:
-                pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-        staging.counts |= counts
-
 
 def verify(folder: Path, *, deep: bool = False) -> list[str]:
     """List what is wrong with the files of a step's result; empty when it is whole."""
@@ -308,7 +330,7 @@ def verify(folder: Path, *, deep: bool = False) -> list[str]:
         step = orjson.loads((folder / STEP).read_bytes())["step"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{folder / STEP}: cannot be read ({error}). The command that made the folder repairs it."]
-    names = ["report"] if step == "audit" else ["documents", "ledger/1-read", f"ledger/2-{step}", "report"]
+    names = ["report"] if step in ("audit", "mix") else ["documents", "ledger/1-read", f"ledger/2-{step}", "report"]
     for target in (folder / name for name in names):
         try:
             found += artefact.problems(target, artefact.read_manifest(target), deep=deep)
@@ -340,26 +362,6 @@ def _ledger_part(doc_ids: pa.Array, decided: Decided, stage: str, rows: slice) -
         pa.array(np.zeros(num, np.int32)),
     ]
     return pa.table(columns, schema=LEDGER_SCHEMA)
-
-
-def markdown(facts: Mapping[str, Any]) -> str:
-    """Return the report of a step for people."""
-    counts, figures = facts["counts"], facts["figures"]
-    lines = [f"# tamis {facts['step']}", "", f"{counts['documents']:,} of {counts['documents_read']:,} documents.", ""]
-    lines += [f"- {_plain(note)}" for note in facts["notes"]] + ([""] if facts["notes"] else [])
-    lines += ["| count | documents |", "| --- | --- |"]
-    lines += [f"| {_plain(name)} | {num:,} |" for name, num in list(counts.items())[:_SHOWN_REASONS]]
-    numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
-    if numbers:
-        lines += ["", "| figure | value |", "| --- | --- |"]
-        lines += [f"| {_plain(name)} | {value:,.6g} |" for name, value in numbers.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Return text that stays in its table cell."""
-    flat = " ".join(str(text).split())
-    return flat.replace("|", "\\|").replace("<", "&lt;")
 
 
 def paths(values: Sequence[str] | str) -> tuple[str, ...]:

@@ -97,6 +97,7 @@ def make_report(sources: Sources, staging: Staging, *, seed: int) -> None:
                 num_found=collected.get("leaks", 0),
                 num_checked=collected.get("leak_checks", 0),
             ),
+            *_repeated(sources, seed),
         ),
         hubness=_hubness(sources, seed),
         environment=environment(),
@@ -112,6 +113,19 @@ def _learned_from(sources: Sources) -> Choice:
     reason = ", ".join(f"{num:,} {name}" for name, num in gone.items())
     value = f"{counts['documents']:,} of {len(sources.documents):,} documents"
     return Choice(name="learned from", value=value, reason=reason or "nothing was left out", used=bool(gone))
+
+
+def _repeated(sources: Sources, seed: int) -> list[LeakageCheck]:
+    """Count the user's queries that a made training query repeats: the engine has learned the answers of these."""
+    if sources.judged is None:
+        return []
+    from tamis.ingestion.contamination import Protected
+    from tamis.ingestion.decontaminate import Decontaminate
+
+    own = sources.judged[0]
+    _, same = Decontaminate().sift_queries(sources.made.train_queries, Protected.of(own), seed=seed)
+    found = len(set(same["other_id"].to_pylist()))
+    return [LeakageCheck(name="your queries that a training query repeats", num_found=found, num_checked=len(own))]
 
 
 def _judge(runs: Mapping[str, Run], queries: Queries, qrels: Qrels, judged_on: str, seed: int) -> Judgement:

@@ -26,10 +26,12 @@ from tamis.ingestion.quality import Quality
 from tamis.pipeline.curation import Decided, Source
 from tamis.recipe import Select
 from tamis.selection.budget import Budget
-from tamis.selection.named import named
+from tamis.selection.names import named
 
 TEXT = pa.large_string()
 _DOCUMENTS = "documents.parquet"
+_TEMPLATE_FRAC = 0.9
+"""A source of which more are near copies is made of one template."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,12 @@ def _without_copies(
 
     Queries know how to treat documents of equal text.
     """
-    # a source of near copies alone is a kind of page, not a mistake: a build goes on with all of it
-    search = MinHash(min_same_words_frac=settings.min_same_words_frac, on_wipeout="keep")
+    # pages of one template are a kind of page, not a mistake: a build learns from all of them
+    search = MinHash(
+        min_same_words_frac=settings.min_same_words_frac,
+        max_source_removed_frac=_TEMPLATE_FRAC,
+        on_wipeout="keep",
+    )
     copies = search.find(documents, seed=seed, workers=workers, scratch=scratch)
     found.kept[copies.removed] = False
     found.reasons[copies.removed] = "near_copy"
@@ -155,7 +161,7 @@ def _without_copies(
     protected = copies.sources.filter(pc.greater(copies.sources["protected"], 0)).select(["source", "protected"])
     notes = [
         f"{row['source']}: {row['protected']:,} near copies are learned from all the same: "
-        "without them the source would lose more than half."
+        f"without them the source would lose more than {_TEMPLATE_FRAC:.0%}."
         for row in protected.to_pylist()
     ]
     figures = {"near_copies": {"candidates": copies.num_candidates, "rejections": copies.rejections}}

@@ -44,7 +44,7 @@ _HOMES = {
     "downstream": "ratio_law",
     "kl_reduction": "divergence",
     "leave_one_out": "mixture",
-    "named": "named",
+    "named": "names",
     "propose_ratio": "ratio_law",
     "repetition_caps": "proposal",
     "select_for_targets": "targets",

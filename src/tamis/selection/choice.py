@@ -53,6 +53,7 @@ class Measures:
       sizes: int64 [n] in the budget's unit.
       strata: large_string [n], or None where the method has none.
       counts: int64 [2^18] unigrams and bigrams of the whole pool, or None where the method did not count them.
+      refused: int8 [n], 0 or 1 + the place of a reason in the method's ``reasons``; None where it has only one.
     """
 
     doc_ids: pa.Array
@@ -61,6 +62,7 @@ class Measures:
     sizes: np.ndarray
     strata: pa.Array | None = None
     counts: np.ndarray | None = None
+    refused: np.ndarray | None = None
 
     @classmethod
     def concat(cls, parts: Sequence["Measures"], counts: np.ndarray | None) -> "Measures":

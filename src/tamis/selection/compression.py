@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tamis.data.corpus import Documents
-from tamis.ops.bytes import _buffers
+from tamis.ops.bytes import text_buffers
 from tamis.ops.hashing import array_keys
 from tamis.ops.text import joined
 from tamis.selection.choice import seen
@@ -126,7 +126,7 @@ def _dictionary(data: bytes, level: int) -> Any:  # noqa: ANN401 - zstandard's c
 
 def _views(texts: pa.Array) -> Iterator[memoryview]:
     """Yield the bytes of each text without a copy."""
-    data, offsets = _buffers(texts)
+    data, offsets = text_buffers(texts)
     view = memoryview(data.data)
     for start, stop in pairwise(offsets.tolist()):
         yield view[start:stop]

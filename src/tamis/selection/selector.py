@@ -23,14 +23,18 @@ from tamis.ops.hashing import array_keys, uniform
 from tamis.ops.ngrams import count_ngrams, count_words
 from tamis.ops.text import joined
 from tamis.selection.budget import Budget, prefix, quotas
-from tamis.selection.choice import Choice, Engine, Measures, Selected, batches_of, seen, tasks
+from tamis.selection.choice import COLUMNS, TEXT, Choice, Engine, Measures, Selected, batches_of, seen, tasks
 from tamis.selection.divergence import NUM_BUCKETS, kl_reduction
+
+_NO_DOCUMENTS = pa.record_batch({name: pa.array([], TEXT) for name in COLUMNS})
 
 
 class Selector(Settings):
     """Base of the selection methods. Subclasses give ``method``, `fit` and `score`, and `sketch` where they count.
 
-    A method that needs more than a pass of `score` (vectors, the whole pool at once) overrides `measure`.
+    A method that needs more than a pass of `score` (vectors, the whole pool at once) overrides `measure`; what it
+    finds out about a pool whatever the target, it finds in `study`, once for all targets. What is kept, why the rest
+    is not, and the control are decided here, for every method alike.
 
     Attributes:
       budget: how much is kept.
@@ -42,11 +46,13 @@ class Selector(Settings):
     """Whether a target without words is an error."""
     refusal: ClassVar[str] = "refused"
     """The reason of documents whose score is -inf."""
+    reasons: ClassVar[tuple[str, ...]] = ()
+    """Those reasons, where the method has several: `Measures.refused` says which."""
 
     budget: Budget
 
     def sketch(self, batch: pa.RecordBatch, *, seed: int) -> Any:  # noqa: ANN401 - a sketch with merge()
-        """Count over one batch of the pool what `fit` needs; None where it needs nothing.
+        """Count over one batch of the pool what `fit` needs; None, of any batch, where it needs nothing.
 
         Args:
           batch: the columns COLUMNS of some documents.
@@ -77,10 +83,24 @@ class Selector(Settings):
         return None
 
     def survey(self, corpus: Documents, *, seed: int, engine: Engine = map) -> Any:  # noqa: ANN401
-        """Return the merged sketch of a pool, None for a method without. Any batches, any engine: the same result."""
-        if type(self).sketch is Selector.sketch:
+        """Return the merged sketch of a pool. Any batches, any engine: the same result.
+
+        None, and no pass over the pool, for a method that needs nothing of it: it sketches no batch, however small.
+        """
+        if self.sketch(_NO_DOCUMENTS, seed=seed) is None:
             return None
         return reduce(_merged, engine(partial(_sketch, self, seed), tasks(corpus)), None)
+
+    def study(self, corpus: Documents, encoder: Encoder | None, *, seed: int, engine: Engine = map) -> Any:  # noqa: ANN401
+        """Return what the method needs to know of a pool whatever the target: its survey, or its vectors.
+
+        Args:
+          corpus: the pool.
+          encoder: for methods that need vectors, else unused.
+          seed: of random draws.
+          engine: where batches are worked on.
+        """
+        return self.survey(corpus, seed=seed, engine=engine)
 
     def measure(
         self,
@@ -100,9 +120,9 @@ class Selector(Settings):
           encoder: for methods that need vectors.
           seed: of random draws.
           engine: where batches are worked on.
-          pool: the result of `survey`, if it is there already.
+          pool: the result of `study`, if it is there already.
         """
-        pool = self.survey(corpus, seed=seed, engine=engine) if pool is None else pool
+        pool = self.study(corpus, encoder, seed=seed, engine=engine) if pool is None else pool
         model = self.fit(pool, target, seed=seed)
         parts = engine(partial(_measure, self, model), tasks(corpus))
         return Measures.concat(list(parts), self.pool_counts(pool))
@@ -117,6 +137,7 @@ class Selector(Settings):
         engine: Engine = map,
         pool: Any = None,  # noqa: ANN401
         taken: np.ndarray | None = None,
+        counts: np.ndarray | None = None,
     ) -> Choice:
         """Decide which documents are kept, without loading them: what `select` does, for a pool of any size.
 
@@ -126,22 +147,28 @@ class Selector(Settings):
           encoder: for methods that need vectors.
           seed: of random draws.
           engine: where batches are worked on.
-          pool: the result of `survey`, if it is there already.
+          pool: the result of `study`, if it is there already.
           taken: bool [n], documents that were given to another target.
+          counts: the result of `count_pool`, if it is there already; used where the method's sketch has none.
 
         Raises:
           DataError: the pool or the target is empty or has no words; the method gave NaN.
-          UsageError: not even one document fits the budget.
+          UsageError: not even one document fits the budget; no encoder for a method that needs vectors.
         """
         target_keys, target_sizes = self._target_facts(corpus, target)
+        pool = self.study(corpus, encoder, seed=seed, engine=engine) if pool is None else pool
+        pool = self._without(pool, taken)
         measures = self.measure(corpus, target, encoder, seed=seed, engine=engine, pool=pool)
         if np.isnan(measures.scores).any():
             row = int(np.flatnonzero(np.isnan(measures.scores))[0])
             raise DataError(f"document {measures.doc_ids[row].as_py()!r}: {type(self).__name__} gave NaN as its score.")
         in_target = np.isin(measures.keys, target_keys)
         none = np.zeros(len(in_target), bool)
-        shut = in_target if self.excludes_target else none
-        bars = [measures.scores == -np.inf, shut, none if taken is None else taken]
+        bars = (
+            measures.scores == -np.inf,
+            in_target if self.excludes_target else none,
+            none if taken is None else taken,
+        )
         barred = np.any(bars, axis=0)
         rows = np.flatnonzero(~barred)
         if not len(rows) and not bars[2].any():
@@ -150,15 +177,15 @@ class Selector(Settings):
                 f"{int(bars[1].sum())} in_target. Give a pool of other documents, or loosen the method's settings."
             )
         kept = self._keep(measures, measures.order(rows))
-        codes = np.select(bars, [1, 2, 3], 0).astype(np.int8)
-        names = pa.array(["over_budget", self.refusal, "in_target", "taken_for_other_target"], pa.large_string())
         figures = self._amounts(measures, kept) | {"num_in_target": float(in_target.sum())}
         if target_sizes.sum():
             control = measures.order(rows, uniform(measures.keys, seed, "sample"))
             masks = (kept, self._fitting(measures, control))
-            figures |= _divergences(corpus, target, masks, measures.counts, engine)
-        reasons = pa.DictionaryArray.from_arrays(pa.array(codes, mask=kept), names)
+            counts = counts if measures.counts is None else measures.counts
+            figures |= _divergences(corpus, target, masks, counts, engine)
+        figures |= self._beside(measures, target, kept, ~(bars[1] | bars[2]), seed=seed)
         notes = self._notes(measures, barred, target_sizes)
+        reasons = self._explained(measures, kept, bars)
         return Choice(measures.doc_ids, kept, measures.scores, reasons, figures, notes)
 
     def select(self, corpus: Corpus, target: Corpus, encoder: Encoder | None = None, *, seed: int) -> Selected:
@@ -192,6 +219,33 @@ class Selector(Settings):
                 "Give a handful of documents of the kind you want."
             )
         return keys, words
+
+    def _without(self, pool: Any, taken: np.ndarray | None) -> Any:  # noqa: ANN401
+        """Return what is known of the pool, aware of documents that another target has, for methods that look there."""
+        return pool
+
+    def _beside(
+        self, measures: Measures, target: Documents, kept: np.ndarray, free: np.ndarray, *, seed: int
+    ) -> dict[str, float]:
+        """Return figures of the method's own, those of a control of its own among them.
+
+        Args:
+          measures: of the method.
+          target: what the kept documents should be like.
+          kept: bool [n].
+          free: bool [n], neither taken nor left out as a document of the target.
+          seed: of the draw of a control.
+        """
+        return {}
+
+    def _explained(self, measures: Measures, kept: np.ndarray, bars: tuple[np.ndarray, ...]) -> pa.Array:
+        """Return each document's reason, null where kept: refused, in the target, taken, or over budget."""
+        names = ["over_budget", self.refusal, "in_target", "taken_for_other_target"]
+        codes = np.select(bars, [1, 2, 3], 0).astype(np.int8)
+        if measures.refused is not None:
+            refused = measures.refused > 0
+            codes[refused] = len(names) - 1 + measures.refused[refused]
+        return pa.DictionaryArray.from_arrays(pa.array(codes, mask=kept), pa.array([*names, *self.reasons], TEXT))
 
     def _keep(self, measures: Measures, order: np.ndarray) -> np.ndarray:
         """Return the rows that fit; refuse a budget that holds none."""
@@ -237,7 +291,22 @@ class Selector(Settings):
         target_size = len(target_words) if unit == "docs" else int(target_words.sum())
         if target_size > total:
             notes.append(f"The target ({target_size}) is larger than the pool ({total} {unit}).")
+        numbers = np.bincount(measures.refused, minlength=len(self.reasons) + 1) if measures.refused is not None else ()
+        for number, reason in zip(numbers[1:], self.reasons, strict=False):
+            if number:
+                notes.append(f"{number} of {len(barred)} documents are refused as {reason}.")
         return tuple(notes)
+
+
+def count_pool(corpus: Documents, engine: Engine = map) -> np.ndarray:
+    """Return the pool's int64 [2^18] unigram and bigram counts, which figures are made of: one pass."""
+    total: np.ndarray = reduce(np.add, engine(_count, tasks(corpus)), np.zeros(NUM_BUCKETS, np.int64))
+    return total
+
+
+def _count(task: Any) -> np.ndarray:  # noqa: ANN401 - a task of `tasks`
+    parts = (count_ngrams(joined(batch), NUM_BUCKETS) for batch in batches_of(task))
+    return reduce(np.add, parts, np.zeros(NUM_BUCKETS, np.int64))
 
 
 def _merged(one: Any, other: Any) -> Any:  # noqa: ANN401

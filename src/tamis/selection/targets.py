@@ -18,7 +18,7 @@ from tamis.ops.ngrams import count_words
 from tamis.ops.text import joined
 from tamis.selection.budget import Budget, quotas
 from tamis.selection.choice import Choice, Engine, Selected, batches_of, seen, tasks
-from tamis.selection.selector import Selector
+from tamis.selection.selector import Selector, count_pool
 
 
 def choose_for_targets(
@@ -33,11 +33,13 @@ def choose_for_targets(
 ) -> dict[str, Choice]:
     """Choose for one target after another, each from what the others left.
 
+    What does not depend on a target (sketches, vectors, clusters, the words of the pool) is found once.
+
     The turn goes by the hash of a target's contents: neither names nor order of the arguments change anything.
 
     Args:
       selector: its budget is that of all targets together.
-      corpus: the pool; what the method counts over it is counted once.
+      corpus: the pool.
       targets: by name.
       shares: of the budget by name, any scale; by default the targets' words.
       encoder: for methods that need vectors.
@@ -62,8 +64,8 @@ def choose_for_targets(
         )
     total = _limit(selector.budget, corpus, engine)
     amounts = dict(zip(names, quotas(total, np.array(weights)).tolist(), strict=True)) if any(weights) else {}
-    pool = selector.survey(corpus, seed=seed, engine=engine)
     taken = np.zeros(len(corpus), bool)
+    pool, counts = _studied(selector, corpus, encoder, seed, engine) if len(corpus) else (None, None)
     choices: dict[str, Choice] = {}
     for name in names:
         if not amounts.get(name):
@@ -74,7 +76,9 @@ def choose_for_targets(
         budget = Budget(**{selector.budget.unit: amounts[name]})
         own = selector.model_copy(update={"budget": budget})
         target = targets[name]
-        choices[name] = own.choose(corpus, target, encoder, seed=seed, engine=engine, pool=pool, taken=taken)
+        choices[name] = own.choose(
+            corpus, target, encoder, seed=seed, engine=engine, pool=pool, taken=taken, counts=counts
+        )
         taken = taken | choices[name].kept
     return {name: choices[name] for name in targets}
 
@@ -98,6 +102,15 @@ def _fingerprint(target: Documents) -> tuple[int, int]:
     texts = [joined(batch) for batch in target.batches(seen(target))]
     keys = np.sort(np.concatenate([np.zeros(0, np.uint64), *(array_keys(t) for t in texts)]))
     return xxhash.xxh3_64_intdigest(keys.tobytes()), sum(int(count_words(t).sum()) for t in texts)
+
+
+def _studied(
+    selector: Selector, corpus: Documents, encoder: Encoder | None, seed: int, engine: Engine
+) -> tuple[Any, np.ndarray]:
+    """Return what the method needs to know of the pool, and the counts that figures are made of."""
+    pool = selector.study(corpus, encoder, seed=seed, engine=engine)
+    counts = selector.pool_counts(pool) if pool is not None else None
+    return pool, count_pool(corpus, engine) if counts is None else counts
 
 
 def _limit(budget: Budget, corpus: Documents, engine: Engine) -> int:

@@ -20,7 +20,7 @@ from tamis.models.encoder import Encoder
 from tamis.ops.hashing import array_keys, draws, uniform
 from tamis.ops.text import joined
 from tamis.selection.budget import prefix
-from tamis.selection.choice import TEXT, Choice, Engine, Measures, batches_of, tasks
+from tamis.selection.choice import TEXT, Engine, Measures, batches_of, tasks
 from tamis.selection.selector import Selector
 
 STEPS = 2.0**24
@@ -45,6 +45,7 @@ class VectorPool:
       taken: bool [n], given to another target.
       labels: int64 [n] clusters, -1 for none; without rows where the method has no clusters.
       closeness: float64 [n], inner products with the clusters' centres, in steps.
+      prepared_by: the method and the seed that `refused`, `labels` and `closeness` are of; None before `prepare`.
     """
 
     doc_ids: pa.Array
@@ -56,6 +57,7 @@ class VectorPool:
     taken: np.ndarray
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     closeness: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    prepared_by: tuple[str, str, int] | None = None
 
     @property
     def has_vector(self) -> np.ndarray:
@@ -78,6 +80,13 @@ class PoolScores:
 
     doc_ids: pa.Array
     scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class _InVectors(Measures):
+    """Measures with the pool they are of, for the figures of coverage."""
+
+    pool: VectorPool | None = None
 
 
 class VectorSelector(Selector):
@@ -142,6 +151,10 @@ class VectorSelector(Selector):
         scores: np.ndarray = model.scores[rows.to_numpy()]
         return scores
 
+    def study(self, corpus: Documents, encoder: Encoder | None, *, seed: int, engine: Engine = map) -> VectorPool:
+        """Encode and prepare a pool: all that does not depend on a target. ``engine`` is unused."""
+        return self._prepared(self.embed(corpus, encoder), seed)
+
     def measure(
         self,
         corpus: Documents,
@@ -152,59 +165,29 @@ class VectorSelector(Selector):
         engine: Engine = map,
         pool: Any = None,  # noqa: ANN401
     ) -> Measures:
-        """Score every document, in one pass; ``engine`` is unused, ``pool`` a prepared `VectorPool`."""
-        pool = self.prepare(self.embed(corpus, encoder), seed=seed) if pool is None else pool
-        return Measures(pool.doc_ids, self.fit(pool, target, seed=seed).scores, pool.keys, pool.sizes)
+        """Score every document, in one pass; none where ``pool`` is there, the result of `study` or of `embed`."""
+        pool = self._prepared(self.embed(corpus, encoder) if pool is None else pool, seed)
+        scores = self.fit(pool, target, seed=seed).scores
+        return _InVectors(pool.doc_ids, scores, pool.keys, pool.sizes, refused=pool.refused, pool=pool)
 
-    def choose(
-        self,
-        corpus: Documents,
-        target: Documents,
-        encoder: Encoder | None = None,
-        *,
-        seed: int,
-        engine: Engine = map,
-        pool: Any = None,  # noqa: ANN401
-        taken: np.ndarray | None = None,
-    ) -> Choice:
-        """Decide which documents are kept, as `Selector.choose`, and measure what they cover.
+    def _prepared(self, pool: VectorPool, seed: int) -> VectorPool:
+        """Return the pool as `prepare` makes it, which is done once for all budgets of one unit, and all targets."""
+        mark = (type(self).__qualname__, self.model_dump_json(exclude={"budget"}), seed)
+        return pool if pool.prepared_by == mark else replace(self.prepare(pool, seed=seed), prepared_by=mark)
 
-        Args:
-          corpus: the pool.
-          target: as the method says.
-          encoder: makes the vectors.
-          seed: of random draws.
-          engine: for the counts of the divergence figures.
-          pool: the result of `embed` for a budget of the same unit, if it is there already.
-          taken: bool [n], documents that were given to another target.
+    def _without(self, pool: VectorPool, taken: np.ndarray | None) -> VectorPool:
+        return replace(pool, taken=np.zeros(len(pool.keys), bool) if taken is None else taken)
 
-        Raises:
-          DataError: the pool is empty, or none of its documents has a vector.
-          UsageError: no encoder, or not even one document fits the budget.
-        """
-        if len(corpus):
-            pool = self.embed(corpus, encoder) if pool is None else pool
-            free = np.zeros(len(corpus), bool) if taken is None else taken
-            pool = self.prepare(replace(pool, taken=free), seed=seed)
-        choice = super().choose(corpus, target, encoder, seed=seed, engine=engine, pool=pool, taken=taken)
-        names = choice.reasons.dictionary.to_pylist()
-        codes = choice.reasons.indices.fill_null(0).to_numpy().astype(np.int8)
-        in_target = (codes == names.index("in_target")) & ~choice.kept
-        refused = pool.refused > 0
-        codes[refused] = len(names) + pool.refused[refused] - 1
-        reasons = pa.DictionaryArray.from_arrays(
-            pa.array(codes, mask=choice.kept), pa.array([*names, *self.reasons], TEXT)
-        )
-        rows = np.flatnonzero(pool.has_vector & ~pool.taken & ~in_target)
-        uniformly = Measures(pool.doc_ids, uniform(pool.keys, seed, "sample"), pool.keys, pool.sizes).order(rows)
+    def _beside(
+        self, measures: Measures, target: Documents, kept: np.ndarray, free: np.ndarray, *, seed: int
+    ) -> dict[str, float]:
+        """Return the figures of coverage, of what is kept and of a uniform draw from all with a vector."""
+        if not isinstance(measures, _InVectors) or measures.pool is None:
+            return {}
+        pool = measures.pool
+        uniformly = measures.order(np.flatnonzero(pool.has_vector & free), uniform(pool.keys, seed, "sample"))
         control = prefix(uniformly, pool.sizes, self.budget.limit(int(pool.sizes.sum())))
-        figures = self.coverage(pool, target, {"": choice.kept, "_uniform": control}, seed=seed)
-        notes = [
-            f"{count} of {len(codes)} documents are refused as {reason}."
-            for code, reason in enumerate(self.reasons, 1)
-            if (count := int((pool.refused == code).sum()))
-        ]
-        return replace(choice, reasons=reasons, figures=choice.figures | figures, notes=(*choice.notes, *notes))
+        return self.coverage(pool, target, {"": kept, "_uniform": control}, seed=seed)
 
     def coverage(
         self, pool: VectorPool, target: Documents, kept: dict[str, np.ndarray], *, seed: int

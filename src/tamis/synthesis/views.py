@@ -30,10 +30,14 @@ class ViewCorpus(Corpus):
 
     def __init__(self, corpus: Corpus, rows: np.ndarray, texts: pa.Array, titles: pa.Array, emptied: list[str]) -> None:
         """Replace text and title at the ascending ``rows``; use `apply_views`."""
-        super().__init__(table=corpus._table, files=corpus._files, schema=corpus.schema)
+        super().__init__(schema=corpus.schema)
         self._base = corpus
         self._rows, self._texts, self._titles = rows, texts, titles
         self.emptied = emptied
+
+    def __len__(self) -> int:
+        """Number of documents: those of the corpus it was made from."""
+        return len(self._base)
 
     def batches(
         self, columns: Sequence[str] | None = None, *, batch_docs: int = ROW_GROUP_DOCS
