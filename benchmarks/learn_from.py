@@ -24,7 +24,7 @@ from tamis.evaluation.measures import evaluate
 from tamis.evaluation.significance import bootstrap_means
 from tamis.ops.hashing import text_keys, uniform
 
-SETS = ("cranfield", "cisi", "scifact-train")
+SETS = ("cranfield", "cisi", "xquad-en")
 MEASURE = "nDCG@10"
 DRAWS = 10_000
 COPIED_FRAC, COPIES, EDITED_FRAC = 0.3, 4, 0.04

@@ -9,7 +9,7 @@ them in parts, with the same results. An index may point anywhere: the caller se
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import njit
 from numba.core import types
 from numba.core.cgutils import alloca_once_value, for_range
