@@ -237,7 +237,7 @@ def test_a_ray_cluster_of_two_nodes_writes_the_same_bytes(data):
     job = CLUSTER.format(tests=str(Path(__file__).parent), source=SOURCE)
     ran = subprocess.Popen([sys.executable, "-c", job, str(data)], env=environment, stdout=-1, stderr=-1, text=True)
     local = {step: work(step, data, step) for step in PASSES}
-    out, errors = ran.communicate(timeout=300)
+    out, errors = ran.communicate(timeout=900)  # kernels may have to be compiled first, in every process
     assert ran.returncode == 0 and out.endswith("all well\n"), errors[-3000:]
     for step, tree in local.items():
         assert artefact.hash_tree(data / f"ray-{step}") == tree, step
