@@ -143,6 +143,9 @@ def test_dropout_by_counter_has_torchs_distribution():
             assert abs(both - frac**2) < 6 * frac / values.size**0.5
     assert np.array_equal(thinned(values, frac=0.1, seed=7), thinned(values, frac=0.1, seed=7))
     assert not np.array_equal(thinned(values, frac=0.1, seed=7), thinned(values, frac=0.1, seed=8))
+    for num_threads in (2, 3):
+        parts = thinned(values, frac=0.1, seed=7, num_threads=num_threads)
+        assert np.array_equal(parts, thinned(values, frac=0.1, seed=7))
     assert np.array_equal(thinned(values[:3], frac=0.1, seed=7), thinned(values, frac=0.1, seed=7)[:3])
 
 

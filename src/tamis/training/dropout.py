@@ -5,6 +5,7 @@ masks one number after another on one core, which costs as much as the layer's m
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LANES = 4
+_LEAST_BLOCKS = 1 << 14
+"""Draws below which another thread costs more than it gives."""
 _ONE = np.uint64(1)
 _LANE_BITS, _LANE_MASK = np.uint64(16), np.uint64(0xFFFF)
 _GOLDEN, _MIX_1, _MIX_2 = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 @njit(cache=True, nogil=True)
-def _thin(values, out, seed, threshold, scale):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _thin(values, out, first, seed, threshold, scale):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Write values * scale, or 0 where 16 bits of (seed, place) are below the threshold; four places a draw."""
     for block in range((len(values) + _LANES - 1) // _LANES):
-        z = seed + (np.uint64(block) + _ONE) * _GOLDEN
+        z = seed + (np.uint64(first + block) + _ONE) * _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * _MIX_1
         z = (z ^ (z >> np.uint64(27))) * _MIX_2
         z ^= z >> np.uint64(31)
@@ -35,19 +38,36 @@ def _thin(values, out, seed, threshold, scale):  # type: ignore[no-untyped-def] 
             out[start + lane] = values[start + lane] * scale if bits >= threshold else np.float32(0)
 
 
-def thinned(values: np.ndarray, *, frac: float, seed: int) -> np.ndarray:
+def thinned(values: np.ndarray, *, frac: float, seed: int, num_threads: int = 1) -> np.ndarray:
     """Return float32 values of the same shape, each 0 with probability ``frac`` and else divided by 1 - frac.
 
     Args:
       values: float32, any shape, contiguous.
       frac: below 1, to the nearest 1 / 65,536.
       seed: which places are 0 depends on it and on the place alone.
+      num_threads: that share the work.
     """
     threshold = round(frac * 65_536)
     scale = np.float32(65_536 / (65_536 - threshold))  # of the rounded share, so that the mean stays
     out = np.empty_like(values)
-    _thin(values.reshape(-1), out.reshape(-1), np.uint64(seed), np.uint64(threshold), scale)
+    flat, target, key, least = values.reshape(-1), out.reshape(-1), np.uint64(seed), np.uint64(threshold)
+
+    def part(start: int) -> None:
+        stop = start + size * _LANES
+        _thin(flat[start:stop], target[start:stop], start // _LANES, key, least, scale)
+
+    size = max(_LEAST_BLOCKS, -(-len(flat) // (_LANES * num_threads)))
+    starts = range(0, len(flat), size * _LANES)
+    if len(starts) > 1:
+        list(_pool(num_threads).map(part, starts))
+    elif starts:
+        part(0)
     return out
+
+
+@cache
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads, "tamis-dropout")
 
 
 def counted_dropout() -> AbstractContextManager[None]:
@@ -67,16 +87,20 @@ def _mode() -> Any:  # noqa: ANN401 - a class over torch's own
     import torch
     from torch.overrides import TorchFunctionMode
 
+    def dropped(values: "Tensor", frac: float, seed: int) -> "Tensor":
+        array = values.contiguous().numpy()
+        return torch.from_numpy(thinned(array, frac=frac, seed=seed, num_threads=torch.get_num_threads()))
+
     class Dropped(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
         def forward(context: Any, values: "Tensor", frac: float, seed: int) -> "Tensor":  # noqa: ANN401
             context.drawn = frac, seed
-            return torch.from_numpy(thinned(values.detach().contiguous().numpy(), frac=frac, seed=seed))
+            return dropped(values.detach(), frac, seed)
 
         @staticmethod
         def backward(context: Any, slope: "Tensor") -> "tuple[Tensor, None, None]":  # noqa: ANN401
             frac, seed = context.drawn
-            return torch.from_numpy(thinned(slope.contiguous().numpy(), frac=frac, seed=seed)), None, None
+            return dropped(slope, frac, seed), None, None
 
     class CountedDropout(TorchFunctionMode):  # type: ignore[misc]
         def __init__(self, seed: int) -> None:
